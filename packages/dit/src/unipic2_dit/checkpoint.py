@@ -1,0 +1,357 @@
+"""Checkpoint folders in the official layout, loaded strictly.
+
+``transformer/ vae/ scheduler/ text_encoder*/ tokenizer*/ model_index.json``: what the authors released, what
+``save_pretrained`` writes, and, with a plain ``SD3Transformer2DModel``, what pre-training starts from. Nothing ever
+starts from random weights: missing, unexpected or wrongly shaped weights are an error that lists them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from unipic2_dit.pipeline import StableDiffusion3KontextPipeline
+    from unipic2_dit.transformer import SD3Transformer2DKontextModel
+
+__all__ = [
+    "CheckpointError",
+    "check_weights",
+    "has_component",
+    "load_component",
+    "load_lora",
+    "load_pipeline",
+    "load_transformer",
+    "read_config",
+    "resolve_folder",
+    "weight_shapes",
+]
+
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+_TRANSFORMER_CLASSES = ("SD3Transformer2DKontextModel", "SD3Transformer2DModel")
+_MAX_LISTED = 20
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that can't be used; the message says what was found, what was expected and what to do."""
+
+
+def resolve_folder(source: str | Path, *, revision: str | None = None) -> Path:
+    """Return the local folder of a checkpoint.
+
+    Args:
+        source: A folder, or a hub id ``owner/name``, which is downloaded unless it is in the local cache.
+        revision: Branch, tag or commit of a hub id.
+
+    Raises:
+        CheckpointError: If there is no such folder, or the hub id is not in the cache and can't be downloaded.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        msg = f"{source} is a file; a checkpoint is a folder with transformer/, vae/ and scheduler/ in it."
+        raise CheckpointError(msg)
+    if not _looks_like_hub_id(str(source)):
+        msg = f"There is no checkpoint folder {source}. Pass a folder in the official layout, or a hub id owner/name."
+        raise CheckpointError(msg)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(source), revision=revision))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        pinned = f" --revision {revision}" if revision else ""
+        msg = (
+            f"There is no folder {source}, and as a hub id it is not in the local cache and can't be downloaded here "
+            f"({type(error).__name__}). On a machine with a connection, run `hf download {source}{pinned} "
+            f"--local-dir DIR`, and pass that DIR."
+        )
+        raise CheckpointError(msg) from error
+
+
+def has_component(folder: Path, name: str) -> bool:
+    """Tell whether a checkpoint folder has the part ``name`` (such as ``text_encoder_3``)."""
+    return (folder / name).is_dir()
+
+
+def read_config(folder: Path, name: str) -> dict[str, Any]:
+    """Return the JSON config of a part of a checkpoint.
+
+    Raises:
+        CheckpointError: If the part or its config is missing, or is no JSON.
+    """
+    path = folder / name / ("scheduler_config.json" if name == "scheduler" else "config.json")
+    if not path.is_file():
+        msg = f"The checkpoint {folder} has no {name}/{path.name}. Is it a complete folder in the official layout?"
+        raise CheckpointError(msg)
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        msg = f"{path} is not valid JSON ({error}). Copy or download the folder again."
+        raise CheckpointError(msg) from error
+
+
+def load_transformer(
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> SD3Transformer2DKontextModel:
+    """Load the transformer of a checkpoint, also of a stock SD3 text-to-image checkpoint.
+
+    Args:
+        source: Checkpoint folder (the one that has ``transformer/``), or a hub id.
+        revision: Revision of a hub id.
+        dtype: Dtype of the weights; by default that of the files.
+        device: Where it goes.
+
+    Returns:
+        The transformer, in evaluation mode.
+
+    Raises:
+        CheckpointError: If it is missing, of another class, or its weights are not exactly those of its config.
+    """
+    from unipic2_dit.transformer import SD3Transformer2DKontextModel
+
+    folder = resolve_folder(source, revision=revision)
+    _check_class(read_config(folder, "transformer").get("_class_name"), _TRANSFORMER_CLASSES, folder / "transformer")
+    return _load_diffusers_model(SD3Transformer2DKontextModel, folder / "transformer", dtype, device)
+
+
+def load_component(
+    source: str | Path,
+    name: str,
+    *,
+    revision: str | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Any:  # noqa: ANN401 - models, tokenizers and schedulers have no common type
+    """Load one part of a checkpoint, strictly.
+
+    Args:
+        source: Checkpoint folder, or a hub id.
+        name: ``transformer``, ``vae``, ``scheduler``, ``text_encoder``, ``text_encoder_2``, ``text_encoder_3``,
+            ``tokenizer``, ``tokenizer_2`` or ``tokenizer_3``.
+        revision: Revision of a hub id.
+        dtype: Dtype of a model's weights; by default that of the files.
+        device: Where a model goes.
+
+    Returns:
+        The model (in evaluation mode), tokenizer or scheduler.
+
+    Raises:
+        CheckpointError: If it is missing, of another class, or has missing, unexpected or wrongly shaped weights.
+        KeyError: If ``name`` is no part of a checkpoint.
+    """
+    import diffusers
+    import transformers
+
+    folder = resolve_folder(source, revision=revision)
+    if name == "transformer":
+        return load_transformer(folder, dtype=dtype, device=device)
+    if name == "vae":
+        _check_class(read_config(folder, name).get("_class_name"), ("AutoencoderKL",), folder / name)
+        return _load_diffusers_model(diffusers.AutoencoderKL, folder / name, dtype, device)
+    if name == "scheduler":
+        expected = "FlowMatchEulerDiscreteScheduler"
+        _check_class(read_config(folder, name).get("_class_name"), (expected,), folder / name)
+        return diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(folder / name)
+    classes = {
+        "text_encoder": "CLIPTextModelWithProjection",
+        "text_encoder_2": "CLIPTextModelWithProjection",
+        "text_encoder_3": "T5EncoderModel",
+        "tokenizer": "CLIPTokenizer",
+        "tokenizer_2": "CLIPTokenizer",
+        "tokenizer_3": "T5TokenizerFast",
+    }
+    class_name = classes[name]
+    if name.startswith("tokenizer"):
+        return _load_tokenizer(getattr(transformers, class_name), folder / name)
+    architectures = read_config(folder, name).get("architectures") or [None]
+    _check_class(architectures[0], (class_name,), folder / name)
+    return _load_text_encoder(getattr(transformers, class_name), folder / name, dtype, device)
+
+
+def load_pipeline(
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    use_text: bool = True,
+    use_t5: bool = True,
+) -> StableDiffusion3KontextPipeline:
+    """Load a whole checkpoint as a pipeline, strictly.
+
+    Args:
+        source: Checkpoint folder, or a hub id.
+        revision: Revision of a hub id.
+        dtype: Dtype of all models; by default that of the files.
+        device: Where they go.
+        use_text: Load the text encoders; without them the pipeline takes embeddings.
+        use_t5: Load T5, if the folder has it.
+
+    Raises:
+        CheckpointError: If a part is missing or does not fit.
+    """
+    from unipic2_dit.pipeline import StableDiffusion3KontextPipeline
+
+    folder = resolve_folder(source, revision=revision)
+    wanted = ["transformer", "vae", "scheduler"]
+    if use_text:
+        wanted += ["text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"]
+        if use_t5 and has_component(folder, "text_encoder_3"):
+            wanted += ["text_encoder_3", "tokenizer_3"]
+    parts = {name: load_component(folder, name, dtype=dtype, device=device) for name in wanted}
+    return StableDiffusion3KontextPipeline(**parts)
+
+
+def load_lora(pipeline: StableDiffusion3KontextPipeline, path: str | Path, *, scale: float = 1.0) -> None:
+    """Load a LoRA adapter into the pipeline's transformer.
+
+    Args:
+        pipeline: The pipeline.
+        path: A ``.safetensors`` file, or a folder with ``pytorch_lora_weights.safetensors``.
+        scale: Weight of the adapter; 1 is as trained.
+
+    Raises:
+        CheckpointError: If there is no such file, or it doesn't fit the transformer.
+    """
+    path = Path(path).expanduser()
+    file = path / "pytorch_lora_weights.safetensors" if path.is_dir() else path
+    if not file.is_file():
+        msg = f"There is no LoRA file {file}. Pass a .safetensors file, or a folder with {file.name} in it."
+        raise CheckpointError(msg)
+    adapter = f"lora_{len(pipeline.get_list_adapters().get('transformer', []))}"
+    try:
+        pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=adapter)
+    except Exception as error:  # noqa: BLE001 - diffusers, peft and safetensors raise many kinds
+        msg = f"{file} can't be loaded as a LoRA of this transformer: {str(error).splitlines()[0]}"
+        raise CheckpointError(msg) from error
+    pipeline.set_adapters([adapter], [scale])
+
+
+def weight_shapes(folder: Path, name: str = _WEIGHTS) -> dict[str, tuple[int, ...]]:
+    """Return the name and shape of every tensor in a folder's safetensors, reading headers only.
+
+    Args:
+        folder: Folder of one model.
+        name: File name of unsharded weights; ``<name>.index.json`` names the shards.
+
+    Raises:
+        CheckpointError: If there are no weights, a shard is missing, or a file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    index = folder / f"{name}.index.json"
+    files = [folder / name]
+    if index.is_file():
+        files = sorted({folder / file for file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in files:
+        if not file.is_file():
+            msg = f"The weights {file} are missing. Copy or download the folder again."
+            raise CheckpointError(msg)
+        try:
+            with safe_open(file, framework="pt") as weights:
+                shapes.update({key: tuple(weights.get_slice(key).get_shape()) for key in weights.keys()})  # noqa: SIM118
+        except SafetensorError as error:
+            msg = f"The weights {file} are damaged or cut short ({error}). Copy or download them again."
+            raise CheckpointError(msg) from error
+    return shapes
+
+
+def check_weights(
+    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], where: str | Path
+) -> None:
+    """Compare names and shapes of weights.
+
+    Args:
+        found: Shapes in the files.
+        expected: Shapes that the config asks for.
+        where: What to call the files in the message.
+
+    Raises:
+        CheckpointError: If they differ; lists the missing, the unexpected and the wrongly shaped.
+    """
+    shapes = [
+        f"{key} (found {list(found[key])}, expected {list(expected[key])})"
+        for key in sorted(found.keys() & expected.keys())
+        if tuple(found[key]) != tuple(expected[key])
+    ]
+    _raise_on_mismatch(where, sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys()), shapes)
+
+
+def _raise_on_mismatch(
+    where: str | Path, missing: Iterable[str], unexpected: Iterable[str], wrong_shapes: Iterable[str]
+) -> None:
+    lines = []
+    for title, keys in (("missing", missing), ("unexpected", unexpected), ("wrongly shaped", wrong_shapes)):
+        listed = list(keys)
+        if listed:
+            more = f", and {len(listed) - _MAX_LISTED} more" if len(listed) > _MAX_LISTED else ""
+            lines.append(f"  {title} ({len(listed)}): {', '.join(listed[:_MAX_LISTED])}{more}")
+    if lines:
+        msg = f"The weights in {where} are not those that its config asks for:\n" + "\n".join(lines)
+        raise CheckpointError(msg)
+
+
+def _load_diffusers_model(
+    model_class: Any,  # noqa: ANN401
+    folder: Path,
+    dtype: torch.dtype | None,
+    device: torch.device | str | None,
+) -> Any:  # noqa: ANN401
+    config = model_class.load_config(folder)
+    with torch.device("meta"):
+        expected = {key: tuple(value.shape) for key, value in model_class.from_config(config).state_dict().items()}
+    check_weights(weight_shapes(folder), expected, folder)
+    model = model_class.from_pretrained(folder, **({} if dtype is None else {"torch_dtype": dtype}))
+    return model.eval().to(device) if device is not None else model.eval()
+
+
+def _load_text_encoder(
+    model_class: Any,  # noqa: ANN401
+    folder: Path,
+    dtype: torch.dtype | None,
+    device: torch.device | str | None,
+) -> Any:  # noqa: ANN401
+    # Which keys may be absent (tied) or extra (old buffers) is transformers' knowledge, so it does the comparison.
+    try:
+        model, info = model_class.from_pretrained(
+            folder, dtype=dtype or "auto", output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True
+        )
+    except OSError as error:
+        msg = f"{folder} can't be loaded as {model_class.__name__}: {str(error).splitlines()[0]}"
+        raise CheckpointError(msg) from error
+    wrong = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"])
+    _raise_on_mismatch(folder, sorted(info["missing_keys"]), sorted(info["unexpected_keys"]), wrong)
+    return model.eval().to(device) if device is not None else model.eval()
+
+
+def _load_tokenizer(tokenizer_class: Any, folder: Path) -> Any:  # noqa: ANN401
+    if not folder.is_dir():
+        msg = f"The checkpoint {folder.parent} has no {folder.name}/. Is it a complete folder in the official layout?"
+        raise CheckpointError(msg)
+    try:
+        return tokenizer_class.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError) as error:
+        msg = f"{folder} can't be loaded as {tokenizer_class.__name__}: {str(error).splitlines()[0]}"
+        raise CheckpointError(msg) from error
+
+
+def _check_class(found: str | None, expected: tuple[str, ...], where: Path) -> None:
+    if found not in expected:
+        msg = f"{where} holds a {found}, expected {' or '.join(expected)}. Is this a UniPic 2 or SD3 checkpoint?"
+        raise CheckpointError(msg)
+
+
+def _looks_like_hub_id(source: str) -> bool:
+    owner, _, name = source.partition("/")
+    return bool(owner and name) and "/" not in name and not owner.startswith((".", "~"))
