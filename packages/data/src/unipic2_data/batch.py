@@ -1,0 +1,61 @@
+"""The batch that crosses from data to training: one kind, one size.
+
+Legend: B samples, H/W height and width of the target in pixels, H'/W' of the reference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+__all__ = ["Batch"]
+
+
+@dataclass
+class Batch:
+    """Samples of one kind and one size.
+
+    Attributes:
+        kind: t2i, edit, qa or prompt.
+        keys: Sample keys, B.
+        visits: How often each sample was seen before (its epoch), int64 (B,).
+        prompts: The text of each sample, B.
+        size: (H, W) of the targets in pixels.
+        weight: Weight of each row in the loss, float32 (B,); 0 for a row that only keeps its place.
+        meta: JSON object of each sample, B; see `unipic2_data.sample`.
+        pixels: Targets in [-1, 1], float32 (B, 3, H, W), or None.
+        references: References in [-1, 1], float32 (B, 3, H', W'), or None.
+        prompt_embeds: Text embeddings made earlier (B, L, D), or None.
+        pooled: Pooled text embeddings made earlier (B, D), or None.
+    """
+
+    kind: str
+    keys: list[str]
+    visits: Tensor
+    prompts: list[str]
+    size: tuple[int, int]
+    weight: Tensor
+    meta: list[dict[str, Any]]
+    pixels: Tensor | None = None
+    references: Tensor | None = None
+    prompt_embeds: Tensor | None = None
+    pooled: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def upscaled(self) -> int:
+        """Samples whose picture was smaller than the batch's size and was enlarged."""
+        return sum("upscale" in meta for meta in self.meta)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        """Return the batch with its tensors on a device."""
+        import torch
+
+        tensors = {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), torch.Tensor)}
+        return replace(self, **{name: v.to(device, non_blocking=non_blocking) for name, v in tensors.items()})
