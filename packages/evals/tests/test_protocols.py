@@ -9,8 +9,10 @@ from unipic2_evals.geneval import evaluate
 from unipic2_evals.protocols import Detected, detectors, load_detector
 
 MODULE = """
-def red_everywhere(images):
-    return [({"patch": [[0, 0, image.shape[1] - 1, image.shape[0] - 1, 1.0]]}, {"patch": ["red"]}) for image in images]
+class RedEverywhere:
+    def __call__(self, images):
+        corners = [(image.shape[1] - 1, image.shape[0] - 1) for image in images]
+        return [({"patch": [[0, 0, right, bottom, 1.0]]}, {"patch": ["red"]}) for right, bottom in corners]
 """
 
 
@@ -20,7 +22,7 @@ def installed_detector(tmp_path, monkeypatch):
     info = tmp_path / "patch_detector-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: patch-detector\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[unipic2.detectors]\nreds = patch_detector:red_everywhere\n")
+    (info / "entry_points.txt").write_text("[unipic2.detectors]\nreds = patch_detector:RedEverywhere\n")
     monkeypatch.syspath_prepend(tmp_path)
     yield "reds"
     sys.modules.pop("patch_detector", None)

@@ -1,7 +1,8 @@
 """What scoring expects of models that look at images, and where the installed ones are found.
 
-Packages offer detectors through the entry-point group ``unipic2.detectors``; the name of an entry point is what a
-person asks for. This package knows none of them.
+Packages offer detectors through the entry-point group ``unipic2.detectors``: an entry point is named as a person asks
+for it, and is a detector class, or anything else that returns a `Detector` when called without arguments. This package
+knows none of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,13 +47,13 @@ def detectors() -> dict[str, EntryPoint]:
 
 
 def load_detector(name: str) -> Detector:
-    """Import an installed detector.
+    """Import and build an installed detector.
 
     Args:
         name: Name of an entry point of the group ``unipic2.detectors``.
 
     Returns:
-        The detector.
+        The detector, ready to be called with images.
 
     Raises:
         ValueError: If no installed package offers a detector of that name.
@@ -61,5 +62,5 @@ def load_detector(name: str) -> Detector:
     if name not in installed:
         message = f"no detector {name!r} is installed; installed: {', '.join(installed) or 'none'}"
         raise ValueError(message)
-    detector: Detector = installed[name].load()
+    detector: Detector = installed[name].load()()
     return detector

@@ -1,0 +1,103 @@
+"""Fixtures for tests that look at the repository as a whole, or need an environment of their own."""
+
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Iterable
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the repository."""
+    return ROOT
+
+
+class FreshEnvironment:
+    """An empty virtual environment; pip installs into it, and packages of this environment can be lent to it.
+
+    Lending links a distribution and all that it requires, and nothing else, so that gigabytes such as torch need not be
+    downloaded again. What is lent looks installed to pip, which therefore installs only the rest.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        venv.create(folder, with_pip=False, symlinks=True)
+        self.python = folder / "bin" / "python"
+        self.site = next(folder.glob("lib/python*/site-packages"))
+
+    def lend(self, *names: str) -> None:
+        """Link installed distributions, with what they require, into this environment."""
+        for name in _closure(names):
+            found = distribution(name)
+            for top in {path.parts[0] for path in found.files or []} - {"..", "__pycache__"}:
+                link = self.site / top
+                if not link.exists():
+                    link.symlink_to(Path(str(found.locate_file(top))).resolve())
+
+    def pip_install(self, *arguments: str) -> None:
+        """Install with the versions of requirements/constraints.txt."""
+        constraints = str(ROOT / "requirements" / "constraints.txt")
+        pip = [sys.executable, "-m", "pip", "--python", str(self.python), "--disable-pip-version-check", "install"]
+        done = subprocess.run([*pip, "-q", "-c", constraints, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def run(self, *arguments: str, cwd: Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        """Run Python in this environment and nothing of the outer one; returns with the output as text."""
+        environment = {"PATH": f"{self.python.parent}:/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": str(cwd)}
+        return subprocess.run(
+            [str(self.python), *arguments],
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+        )
+
+    def installed(self) -> set[str]:
+        """Return the normalised names of all distributions that Python sees in this environment."""
+        code = "import importlib.metadata as m; print(*{d.metadata['Name'] for d in m.distributions()}, sep='\\n')"
+        names = self.run("-c", code, cwd=self.site).stdout.split()
+        return {name.lower().replace("_", "-") for name in names}
+
+
+def _closure(names: Iterable[str]) -> set[str]:
+    """Return the installed distributions that are required, directly or not, without extras."""
+    found: set[str] = set()
+    waiting = [Requirement(name).name for name in names]
+    while waiting:
+        name = waiting.pop().lower().replace("_", "-")
+        if name in found:
+            continue
+        found.add(name)
+        needs = [Requirement(need) for need in distribution(name).requires or []]
+        waiting.extend(need.name for need in needs if need.marker is None or need.marker.evaluate({"extra": ""}))
+    return found
+
+
+@pytest.fixture
+def fresh_environment(tmp_path: Path) -> FreshEnvironment:
+    """An empty virtual environment."""
+    return FreshEnvironment(tmp_path / "environment")
+
+
+@pytest.fixture
+def package_copy(tmp_path: Path):
+    """Copy one package and the reference data of its tests, nothing else, and return the package's folder."""
+
+    def copy(name: str) -> Path:
+        target = tmp_path / "checkout" / "packages" / name
+        ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
+        shutil.copytree(ROOT / "packages" / name, target, ignore=ignored)
+        (tmp_path / "checkout" / "tests").mkdir()
+        (tmp_path / "checkout" / "tests" / "golden").symlink_to(ROOT / "tests" / "golden")
+        return target
+
+    return copy
