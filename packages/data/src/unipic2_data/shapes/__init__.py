@@ -1,0 +1,1 @@
+"""The shapes world: scenes, prompts, edits, rendering and detectors."""

@@ -67,7 +67,7 @@ _SCENE_SHARES = {"train": 0.74, "validation": 0.06, "test": 0.15, "heldout": 0.0
 class Draws:
     """Small random choices from one generator, drawn in blocks: a call of a numpy generator costs more than the choice."""
 
-    def __init__(self, rng: Any) -> None:  # noqa: ANN401 - np.random.Generator; this module does not need numpy
+    def __init__(self, rng: Any) -> None:
         self._rng = rng
         self._block: list[float] = []
 
@@ -81,7 +81,7 @@ class Draws:
         """Return an integer in [0, bound)."""
         return int(self.uniform() * bound)
 
-    def choice(self, options: Any) -> Any:  # noqa: ANN401 - any sequence, returns its element
+    def choice(self, options: Any) -> Any:
         """Return one element of a sequence."""
         return options[self.below(len(options))]
 
