@@ -40,8 +40,8 @@ test-slow: install ## Run the slow tests: fresh environments, whole runs, two pr
 test-gpu: install ## Run the tests that need a CUDA device
 	@$(PYTEST) -m "gpu or multigpu"
 
-lint: install ## Check style, layers and types (about 2 minutes)
-	@echo "lint: ruff check, ruff format --check, lint-imports, mypy (about 2 minutes)"
+lint: install ## Check style, layers and types (about a minute)
+	@echo "lint: ruff check, ruff format --check, lint-imports, mypy (about a minute)"
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/lint-imports
