@@ -26,9 +26,9 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import apply_lora_scale
 from torch import Tensor, nn
 
-__all__ = ["SD3Transformer2DKontextModel"]
+from unipic2_dit.norm import RmsNorm, layer_norm
 
-NORM_EPS = 1e-6
+__all__ = ["SD3Transformer2DKontextModel"]
 
 
 class SD3Transformer2DKontextModel(ModelMixin, ConfigMixin, PeftAdapterMixin, FromOriginalModelMixin):
@@ -162,7 +162,7 @@ class SD3Transformer2DKontextModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Fr
                 tokens, text = block(tokens, text, signal, num_target)
 
         scale, shift = self.norm_out(signal)
-        velocity = self._unpatchify(self.proj_out(_modulate(_layer_norm(tokens), shift, scale)), height, width)
+        velocity = self._unpatchify(self.proj_out(_modulate(layer_norm(tokens), shift, scale)), height, width)
         return Transformer2DModelOutput(sample=velocity) if return_dict else (velocity,)
 
     def _embed(self, latents: Tensor) -> Tensor:
@@ -221,8 +221,8 @@ class JointBlock(nn.Module):
             (B, num_target, D) and the text tokens as they came.
         """
         shift, scale, gate, ff_shift, ff_scale, ff_gate, *dual = self.norm1(signal)
-        normed_image = _layer_norm(image)
-        normed_text = _layer_norm(text)
+        normed_image = layer_norm(image)
+        normed_text = layer_norm(text)
         if self.is_last:
             text_scale, text_shift = self.norm1_context(signal)
         else:
@@ -232,17 +232,17 @@ class JointBlock(nn.Module):
             _modulate(normed_image, shift, scale), _modulate(normed_text, text_shift, text_scale), num_queries
         )
 
-        image = torch.addcmul(image[:, -num_queries:], gate, from_image)
+        image = torch.addcmul(_last(image, num_queries), gate, from_image)
         if self.attn2 is not None:
             dual_shift, dual_scale, dual_gate = dual
             from_image, _ = self.attn2(_modulate(normed_image, dual_shift, dual_scale), None, num_queries)
             image = torch.addcmul(image, dual_gate, from_image)
-        image = torch.addcmul(image, ff_gate, self.ff(_modulate(_layer_norm(image), ff_shift, ff_scale)))
+        image = torch.addcmul(image, ff_gate, self.ff(_modulate(layer_norm(image), ff_shift, ff_scale)))
         if self.ff_context is None:
             return image, text
 
         text = torch.addcmul(text, text_gate, from_text)
-        update = self.ff_context(_modulate(_layer_norm(text), text_ff_shift, text_ff_scale))
+        update = self.ff_context(_modulate(layer_norm(text), text_ff_shift, text_ff_scale))
         return image, torch.addcmul(text, text_ff_gate, update)
 
 
@@ -264,15 +264,15 @@ class JointAttention(nn.Module):
         self.to_q = nn.Linear(width, width)
         self.to_k = nn.Linear(width, width)
         self.to_v = nn.Linear(width, width)
-        self.norm_q = nn.RMSNorm(head_dim, eps=NORM_EPS) if qk_norm else nn.Identity()
-        self.norm_k = nn.RMSNorm(head_dim, eps=NORM_EPS) if qk_norm else nn.Identity()
+        self.norm_q = RmsNorm(head_dim) if qk_norm else nn.Identity()
+        self.norm_k = RmsNorm(head_dim) if qk_norm else nn.Identity()
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
         if has_text:
             self.add_q_proj = nn.Linear(width, width)
             self.add_k_proj = nn.Linear(width, width)
             self.add_v_proj = nn.Linear(width, width)
-            self.norm_added_q = nn.RMSNorm(head_dim, eps=NORM_EPS) if qk_norm else nn.Identity()
-            self.norm_added_k = nn.RMSNorm(head_dim, eps=NORM_EPS) if qk_norm else nn.Identity()
+            self.norm_added_q = RmsNorm(head_dim) if qk_norm else nn.Identity()
+            self.norm_added_k = RmsNorm(head_dim) if qk_norm else nn.Identity()
         self.to_add_out = nn.Linear(width, width) if updates_text else None
 
     def forward(self, image: Tensor, text: Tensor | None, num_queries: int) -> tuple[Tensor, Tensor | None]:
@@ -286,7 +286,7 @@ class JointAttention(nn.Module):
         Returns:
             The image tokens' output (B, Q, D), and the text tokens' (B, L, D) or ``None``.
         """
-        query = self.norm_q(self._heads(self.to_q(image[:, -num_queries:])))
+        query = self.norm_q(self._heads(self.to_q(_last(image, num_queries))))
         key = self.norm_k(self._heads(self.to_k(image)))
         value = self._heads(self.to_v(image))
         if text is not None:
@@ -295,8 +295,11 @@ class JointAttention(nn.Module):
             value = torch.cat((value, self._heads(self.add_v_proj(text))), dim=1)
         mixed = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
         mixed = mixed.transpose(1, 2).flatten(2)
-        from_image = self.to_out[0](mixed[:, :num_queries])
-        return from_image, None if self.to_add_out is None else self.to_add_out(mixed[:, num_queries:])
+        if text is None:
+            return self.to_out[0](mixed), None
+        # One split, whose gradient is one concatenation: two slices would each make a tensor of zeros.
+        for_image, for_text = mixed.split((num_queries, text.shape[1]), dim=1)
+        return self.to_out[0](for_image), None if self.to_add_out is None else self.to_add_out(for_text)
 
     def _heads(self, tokens: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, H, d)."""
@@ -341,10 +344,11 @@ class Modulation(nn.Module):
         return self.linear(signal).unsqueeze(1).chunk(self.num_parts, dim=2)
 
 
-def _layer_norm(tokens: Tensor) -> Tensor:
-    return F.layer_norm(tokens, tokens.shape[-1:], eps=NORM_EPS)
-
-
 def _modulate(normed: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Return ``normed * (1 + scale) + shift``."""
     return torch.addcmul(shift, normed, 1 + scale)
+
+
+def _last(tokens: Tensor, count: int) -> Tensor:
+    """Return the last ``count`` tokens; all of them without a slice, whose gradient would be a copy."""
+    return tokens if tokens.shape[1] == count else tokens[:, -count:]
