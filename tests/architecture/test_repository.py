@@ -85,10 +85,11 @@ def test_links_resolve(document):
 
 
 def commands(document: Path) -> list[str]:
-    """Return the lines of a document's bash blocks, without comments."""
+    """Return the lines of a document's bash blocks, without comments, and the make commands in its sentences."""
     blocks = re.findall(r"```bash\n(.*?)```", text(document), flags=re.DOTALL)
     lines = re.sub(r"\\\n\s*", " ", "".join(blocks)).splitlines()
-    return [line.split(" #")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
+    shown = [line.split(" #")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
+    return shown + re.findall(r"`(make [a-z-]+)`", text(document))
 
 
 def console_scripts() -> set[str]:
