@@ -18,7 +18,8 @@ install: $(STAMP) ## Create .venv and install all packages in it (first time: 3-
 
 $(STAMP): $(MANIFESTS)
 	@echo "install: all packages and their dependencies into $(VENV) (3-8 minutes the first time, mostly downloads)"
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is older than 3.11; run make PYTHON=/path/to/python3.11"; exit 2; }
+	@test -x $(VENV)/bin/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is missing or older than 3.11; run make install PYTHON=/path/to/python3.11"; exit 2; }
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) install --quiet -r requirements/dev.txt
 	@touch $(STAMP)
