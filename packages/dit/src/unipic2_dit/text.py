@@ -132,15 +132,17 @@ class TextConditioner:
 
         Args:
             prompts: One prompt a row. What exceeds an encoder's length is cut, with a warning.
-            device: Where the result goes; by default where the encoders are.
+            device: Where the encoders run and the result is; by default where they are.
             dtype: Dtype of the result; by default that of the encoders.
 
         Returns:
             The conditioning, B rows of L tokens.
         """
         prompts = list(prompts)
-        embeds_1, pooled_1 = self._encode_clip(self.text_encoder, self.tokenizer, prompts)
-        embeds_2, pooled_2 = self._encode_clip(self.text_encoder_2, self.tokenizer_2, prompts)
+        # Under offloading an encoder is elsewhere, or nowhere, until its forward runs: its own device says nothing.
+        device = torch.device(device) if device is not None else self.text_encoder.device
+        embeds_1, pooled_1 = self._encode_clip(self.text_encoder, self.tokenizer, prompts, device)
+        embeds_2, pooled_2 = self._encode_clip(self.text_encoder_2, self.tokenizer_2, prompts, device)
         clip_embeds = torch.cat((embeds_1, embeds_2), dim=-1)
         clip_embeds = F.pad(clip_embeds, (0, self.joint_attention_dim - clip_embeds.shape[-1]))
         prompt_embeds = torch.cat((clip_embeds, self._encode_t5(prompts, like=clip_embeds)), dim=1)
@@ -151,11 +153,11 @@ class TextConditioner:
         return int(self.tokenizer.model_max_length)
 
     def _encode_clip(
-        self, encoder: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, prompts: list[str]
+        self, encoder: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, prompts: list[str], device: torch.device
     ) -> tuple[Tensor, Tensor]:
         """Return penultimate hidden states (B, L_clip, D_clip) and the projected pooled state (B, D_pooled)."""
         ids = _tokenize(tokenizer, prompts, self._clip_length)
-        output = encoder(ids.to(encoder.device), output_hidden_states=True)
+        output = encoder(ids.to(device), output_hidden_states=True)
         return output.hidden_states[-2], output.text_embeds
 
     def _encode_t5(self, prompts: list[str], like: Tensor) -> Tensor:
@@ -164,7 +166,7 @@ class TextConditioner:
         if self.text_encoder_3 is None or self.tokenizer_3 is None:
             return like.new_zeros(len(prompts), self.t5_length, self.joint_attention_dim)
         ids = _tokenize(self.tokenizer_3, prompts, self.t5_length)
-        return self.text_encoder_3(ids.to(self.text_encoder_3.device))[0].to(like)
+        return self.text_encoder_3(ids.to(like.device))[0].to(like)
 
 
 def _tokenize(tokenizer: PreTrainedTokenizerBase, prompts: list[str], length: int) -> Tensor:
