@@ -5,7 +5,7 @@ Legend: B samples, H/W height and width of the target in pixels, H'/W' of the re
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
@@ -57,5 +57,9 @@ class Batch:
         """Return the batch with its tensors on a device."""
         import torch
 
-        tensors = {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), torch.Tensor)}
-        return replace(self, **{name: v.to(device, non_blocking=non_blocking) for name, v in tensors.items()})
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=non_blocking)
+            for name, value in vars(self).items()
+            if isinstance(value, torch.Tensor)
+        }
+        return replace(self, **moved)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
-__all__ = ["main", "shapes"]
+__all__ = ["import_", "main", "shapes"]
 
 
 def shapes(
@@ -46,10 +47,38 @@ def shapes(
     for split, count in splits.items():
         samples[split] = {kind: count for kind, wanted in samples["train"].items() if wanted}
     with tqdm(total=sum(sum(kinds.values()) for kinds in samples.values()), unit=" samples", disable=None) as bar:
-        manifest = write_shapes(Path(out), ShapesConfig(size, seed, samples), workers or os.cpu_count() or 1, bar.update)
+        config = ShapesConfig(size, seed, samples)
+        manifest = write_shapes(out, config, workers or os.cpu_count() or 1, bar.update)
     for split, counts in manifest.counts.items():
         print(f"{split}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
     print(f"wrote {manifest.root / 'manifest.json'}")
+
+
+def import_(
+    source: Path,
+    out: Path,
+    image_root: Path | None = None,
+    validation_fraction: float = 0.05,
+    licence: str | None = None,
+    seed: int = 0,
+) -> None:
+    """Write a data set from your own pictures: captions beside images (a.jpg, a.txt), or edits as JSON lines.
+
+    Args:
+        source: A folder of pictures with captions and, if you like, *.jsonl files of edits; or one .jsonl file.
+        out: Folder to make.
+        image_root: Folder that file names in JSON lines are relative to; default: the folder of the file.
+        validation_fraction: Share of the targets to keep for validation.
+        licence: Licence of samples that name none themselves.
+        seed: Seed of the choice of validation samples.
+    """
+    from unipic2_data.importer import import_source
+
+    report = import_source(
+        source, out, image_root=image_root, validation_fraction=validation_fraction, licence=licence, seed=seed
+    )
+    print(report)
+    print(f"wrote {report.manifest.root / 'manifest.json'}")
 
 
 def main() -> None:
@@ -59,10 +88,15 @@ def main() -> None:
     from unipic2_data.errors import DataError
 
     try:
-        auto_cli({"shapes": shapes}, prog="unipic2-data")
+        # Options may be written with hyphens or underscores.
+        args = [re.sub(r"^--[^=]+", lambda m: m[0][:2] + m[0][2:].replace("-", "_"), arg) for arg in sys.argv[1:]]
+        auto_cli({"shapes": shapes, "import": import_}, prog="unipic2-data", args=args)
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        print(f"error: {error}; nothing was written", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("error: interrupted; nothing was written", file=sys.stderr)
         sys.exit(130)

@@ -5,13 +5,19 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unipic2_data.errors import DataError
 
-__all__ = ["decode_rgb", "encode_png"]
+if TYPE_CHECKING:
+    from PIL.Image import Image as PilImage
 
+__all__ = ["decode_rgb", "encode_png", "plain_bytes"]
+
+_PLAIN = {"JPEG": "jpg", "PNG": "png"}
+_ORIENTATION = 0x0112  # EXIF tag
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEAD = struct.Struct(">8sI4sIIBBBBBI")  # signature, the IHDR chunk
 _PLAIN_LIMIT = 1 << 26  # bytes of pixels; above, Pillow decides
@@ -65,9 +71,41 @@ def decode_rgb(data: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data)) as image:
             return _to_rgb(image)
-    except (OSError, ValueError, SyntaxError, EOFError, zlib.error, struct.error, Image.DecompressionBombError) as error:
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        zlib.error,
+        struct.error,
+        Image.DecompressionBombError,
+    ) as error:
         msg = f"unreadable image ({len(data)} bytes): {error}"
         raise DataError(msg) from error
+
+
+def plain_bytes(data: bytes) -> tuple[bytes, str]:
+    """Return a file that any reader shows the same way, and its suffix.
+
+    Args:
+        data: Bytes of an image file.
+
+    Returns:
+        The bytes themselves if they are an upright 8-bit RGB JPEG or PNG, else the pixels of `decode_rgb` as a PNG.
+
+    Raises:
+        DataError: If the bytes are no image, or a damaged or oversized one.
+    """
+    from PIL import Image
+
+    pixels = decode_rgb(data)
+    with Image.open(io.BytesIO(data)) as image:
+        upright = image.getexif().get(_ORIENTATION, 1) == 1
+        if image.format in _PLAIN and image.mode == "RGB" and upright and "transparency" not in image.info:
+            return data, _PLAIN[image.format]
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue(), "png"
 
 
 def _chunk(name: bytes, payload: bytes) -> bytes:
@@ -100,7 +138,7 @@ def _decode_plain_png(data: bytes) -> np.ndarray | None:
     return rows[:, 1:].reshape(height, width, 3)
 
 
-def _to_rgb(image) -> np.ndarray:  # noqa: ANN001 - PIL.Image.Image; Pillow is imported where it is needed
+def _to_rgb(image: PilImage) -> np.ndarray:
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)

@@ -106,8 +106,8 @@ class SampleStore:
         needs_target, needs_reference = sample.kind in {"t2i", "edit"}, sample.kind == "edit"
         if (sample.target is None and needs_target) or (len(sample.references) != 1 and needs_reference):
             msg = (
-                f"{where}: a {sample.kind} sample needs a target{' and one reference' if needs_reference else ''}, found "
-                f"{'a' if sample.target else 'no'} target and {len(sample.references)} references."
+                f"{where}: a {sample.kind} sample needs a target{' and one reference' if needs_reference else ''}, "
+                f"found {'a' if sample.target else 'no'} target and {len(sample.references)} references."
             )
             raise DataError(msg)
         try:
@@ -214,7 +214,9 @@ class TrainLoader:
         self.store = SampleStore(manifest, split, list(self.plan.tasks))
         self.start_step, self.accumulate, self.num_workers = start_step, accumulate, num_workers
         transform = Transform(_as_size(size))
-        self._batches = _MicroBatches(self.store, self.plan, transform, seed, (batch_size, accumulate, rank, world_size))
+        self._batches = _MicroBatches(
+            self.store, self.plan, transform, seed, (batch_size, accumulate, rank, world_size)
+        )
 
     def __len__(self) -> int:
         return _ENDLESS
@@ -255,7 +257,7 @@ def eval_batches(
         yield make_batch(samples, [0] * len(samples), transform)
 
 
-class _MicroBatches(Dataset):
+class _MicroBatches(Dataset[Batch]):
     """Micro-batch number n of a rank: of optimiser step n // accumulate."""
 
     def __init__(
@@ -280,7 +282,7 @@ class _From(Sampler[int]):
         return count(self._first)
 
 
-def _identity(batch: Batch) -> Batch:
+def _identity(batch: Any) -> Any:
     return batch
 
 

@@ -11,19 +11,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import platform
+import shutil
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
 
+from unipic2_data import __version__
 from unipic2_data.errors import DataError
 from unipic2_data.sample import KINDS, Sample, sample_to_tar
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
-__all__ = ["MANIFEST_VERSION", "Manifest", "Shard", "ShardWriter"]
+__all__ = ["MANIFEST_VERSION", "Manifest", "Shard", "ShardWriter", "new_folder", "package_versions"]
 
 MANIFEST_VERSION = 1
 _NAME = "manifest.json"
@@ -82,7 +88,7 @@ class Manifest:
         counts = {kind: n for kind in KINDS if (n := self.counts.get(split, {}).get(kind, 0))}
         if not counts:
             have = ", ".join(f"{name} ({sum(c.values())})" for name, c in self.counts.items()) or "nothing"
-            msg = f"split '{split}' of {self.root} is empty; the data set has {have}. Name another split or make the data."
+            msg = f"split '{split}' of {self.root} is empty; the data set has {have}. Name another split or make it."
             raise DataError(msg)
         return counts
 
@@ -189,6 +195,35 @@ class Manifest:
             raise DataError(msg)
 
 
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `out` to fill; it becomes `out` if all goes well, and is removed if not.
+
+    Raises:
+        DataError: If `out` is there and not an empty folder.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        msg = f"{out} exists and is not empty. Name another folder, or remove this one."
+        raise DataError(msg)
+    out = out.absolute()
+    temporary = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.replace(out)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def package_versions(*names: str) -> dict[str, str]:
+    """Return the versions of this package, of Python and of the named distributions."""
+    from importlib.metadata import version
+
+    own = {"unipic2-data": __version__, "python": platform.python_version()}
+    return own | {name: version(name) for name in names}
+
+
 class ShardWriter:
     """Writes one tar and its index, under temporary names until `close`; used as a context manager.
 
@@ -223,7 +258,7 @@ class ShardWriter:
             self._temporary.unlink(missing_ok=True)
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Bytes written so far."""
         return self._position
 
@@ -240,7 +275,9 @@ class ShardWriter:
         self._write(data)
 
     def close(self) -> Shard:
-        """Finish the tar, write the index and give both their names."""
+        """Finish the tar, write the index and give both their names; again: nothing more happens."""
+        if self.shard is not None:
+            return self.shard
         self._write(_END_OF_TAR)
         self._file.close()
         index = self._tar.with_suffix(".idx.npy")

@@ -1,9 +1,9 @@
 """Which samples every optimiser step sees: a pure function of (sample counts, seed, ratio of tasks, step).
 
-A step has one kind. Kinds take turns by the ratio of tasks. Within a kind the samples come epoch by epoch, each epoch in
-an order of its own, without replacement; a global batch that does not fit into an epoch goes on in the next one, so
-batches are always full and every sample is seen once an epoch. The number of ranks, workers and accumulated micro-batches
-only says who takes which rows of a global batch: the sequence of global batches is the same.
+A step has one kind. Kinds take turns by the ratio of tasks. Within a kind the samples come epoch by epoch, each epoch
+in an order of its own, without replacement; a global batch that does not fit into an epoch goes on in the next one, so
+batches are always full and every sample is seen once an epoch. The number of ranks, workers and accumulated
+micro-batches only says who takes which rows of a global batch: the sequence of global batches is the same.
 """
 
 from __future__ import annotations

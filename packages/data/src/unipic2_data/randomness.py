@@ -1,10 +1,10 @@
 """Keyed randomness: the only source of randomness of training.
 
-Every random number of a run (order of samples, noise, sigma, dropout, choice of caption, crops, the shapes world itself)
-is a pure function of ``(seed, key, visit, purpose)``: the run's seed, the sample's key, how often the sample was seen
-before, and what the number is for. It does not depend on the batch, the rank, the number of workers or what was drawn
-earlier, and the global generators of Python, numpy and torch are never touched. That is why two processes train like one
-and a resumed run goes on exactly.
+Every random number of a run (order of samples, noise, sigma, dropout, choice of caption, crops, the shapes world
+itself) is a pure function of ``(seed, key, visit, purpose)``: the run's seed, the sample's key, how often the sample
+was seen before, and what the number is for. It does not depend on the batch, the rank, the number of workers or what
+was drawn earlier, and the global generators of Python, numpy and torch are never touched. That is why two processes
+train like one and a resumed run goes on exactly.
 
 The generator is numpy's Philox4x64, keyed by a 128-bit BLAKE2b hash: the same bits on every platform.
 """

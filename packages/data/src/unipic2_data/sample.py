@@ -11,9 +11,9 @@ qa        ref_0...                 ``question``, ``answer``    understanding
 prompt    none                     ``captions``                prompts of RL
 ========  =======================  ==========================  =====================
 
-In a tar, sample ``KEY`` is the adjacent members ``KEY.json``, ``KEY.target.png`` (or .jpg, ...), ``KEY.ref_0.png``, ...;
-plain webdataset reads it. Only ``version``, ``kind`` and, where the kind has it, the text are mandatory in the JSON.
-Known optional fields: task, source, licence, width, height, scores, shapes. Other fields are kept as they are.
+In a tar, sample ``KEY`` is the adjacent members ``KEY.json``, ``KEY.target.png`` (or .jpg, ...), ``KEY.ref_0.png`` and
+so on; plain webdataset reads it. In the JSON, ``version``, ``kind`` and the text of the kind are mandatory. Known optional
+fields: task, source, licence, width, height, scores, shapes. Other fields are kept as they are.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ __all__ = ["KINDS", "SAMPLE_VERSION", "Image", "Sample", "sample_from_tar", "sam
 
 SAMPLE_VERSION = 1
 KINDS = ("t2i", "edit", "qa", "prompt")
-IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp")
 
 _BLOCK = 512
 _HEADER = bytearray(tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT))  # mode 0644; no name, owner 0, time 0, size 0
@@ -73,13 +72,15 @@ def texts_of(kind: str, meta: dict[str, Any], where: str) -> list[str]:
         where: Name of the sample, for the message.
 
     Raises:
-        DataError: If there is none, or one is empty.
+        DataError: If there is none, or only empty ones.
     """
     name = {"edit": "instruction", "qa": "question"}.get(kind, "captions")
     value = meta.get(name)
-    texts = value if isinstance(value, list) else [value]
-    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-        msg = f"{where}: a {kind} sample needs a text in '{name}', found {value!r}. Remove the sample or give it a text."
+    texts = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str) and text.strip()]
+    if not texts:
+        msg = (
+            f"{where}: a {kind} sample needs a text in '{name}', found {value!r}. Remove the sample or give it a text."
+        )
         raise DataError(msg)
     return texts
 
@@ -148,7 +149,7 @@ def _member(name: str, payload: bytes) -> bytes:
     header[: len(variable[0])] = variable[0]
     header[124:135] = variable[1]
     header[148:154] = checksum
-    return header + payload + bytes(-len(payload) % _BLOCK)
+    return bytes(header) + payload + bytes(-len(payload) % _BLOCK)
 
 
 def _members(data: bytes, where: str) -> dict[str, bytes]:

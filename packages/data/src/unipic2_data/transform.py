@@ -2,8 +2,8 @@
 
 The picture is scaled until it just covers the wanted size, and what sticks out is cut off evenly (centre crop). A pair
 is treated as one: its crop is computed once, from the target, so an identical pair stays identical and nothing shifts
-between the two. A reference of another size is accepted if its aspect ratio is the target's within 1 %: it gets the same
-crop in relative coordinates. Any other reference is an error here, and is left out by `unipic2-data import`.
+between the two. A reference of another size is accepted if its aspect ratio is the target's within 1 %: it gets the
+same crop in relative coordinates. Any other reference is an error here, and is left out by `unipic2-data import`.
 
 Small pictures are enlarged as far as the fixed size needs; ``meta["upscale"]`` of the sample then holds the factor.
 """

@@ -25,6 +25,7 @@ __all__ = [
     "Detected",
     "Detection",
     "Detector",
+    "check_images",
     "nothing_else",
     "same_scene",
     "to_geneval",
@@ -99,7 +100,10 @@ def nothing_else(detection: Detection, metadata: Mapping[str, Any]) -> bool:
 
 
 def to_geneval(detection: Detection) -> tuple[dict[str, list[list[float]]], dict[str, list[str]]]:
-    """Return GenEval's ``objects`` {class: [[x1, y1, x2, y2, score]]} and ``colors`` {class: [color]}, by falling score."""
+    """Return GenEval's ``objects`` {class: [[x1, y1, x2, y2, score]]} and ``colors`` {class: [color]}.
+
+    Both by falling score.
+    """
     objects: dict[str, list[list[float]]] = {}
     colors: dict[str, list[str]] = {}
     for found in sorted(detection.objects, key=lambda found: -found.score):

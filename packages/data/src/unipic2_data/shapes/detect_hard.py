@@ -1,7 +1,7 @@
 """Detector A: hard masks. Used as a reward; see `detect`.
 
 Foreground is what differs from the border's median colour by about half the contrast found nearby. Each connected
-region's colour is the palette entry nearest to the mean of its strongest pixels; its shape is the one whose size-free
+region's colour is the palette entry nearest to most of its inner pixels; its shape is the one whose size-free
 moments are nearest by Mahalanobis distance.
 """
 
@@ -20,7 +20,8 @@ _FLOOR = 60.0  # RGB distance to the background below which nothing is foregroun
 _SHARE = 0.45  # of the contrast nearby that makes a pixel foreground; not 1/2, where edges between pixels tie
 _AREA = (28.0, 190.0)  # of an object, in square world units
 _FRAGMENT = 7.0  # foreground of this area that is no object is unexplained, in square world units
-_COLOR_DISTANCE = 70.0
+_COLOR_DISTANCE = 70.0  # RGB, from the mean of the inner pixels to the palette, at most
+_PURITY = 0.75  # share of the inner pixels that are nearest to the object's colour, at least
 _TOLERANCE = 0.005  # of the moments, beyond what clean pictures show
 _DEVIATION = 60.0  # squared Mahalanobis distance from a shape's moments, at most; half an object has over 100
 _IN_PLANE = np.array([[[0] * 3] * 3, [[0, 1, 0], [1, 1, 1], [0, 1, 0]], [[0] * 3] * 3])
@@ -48,14 +49,14 @@ class HardMaskDetector:
         labels, count = ndimage.label(mask, _IN_PLANE)
         found: list[list[Detected]] = [[] for _ in images]
         unexplained = [False] * len(images)
-        core = contrast > 0.8 * nearby
         for label, box in enumerate(ndimage.find_objects(labels, count), 1):
             region = labels[box][0] == label
             area = region.sum() / scale**2
             if area < _FRAGMENT:
                 continue
             number = box[0].start
-            result = _classify(region, pixels[box][0][region & core[box][0]], area)
+            core = ndimage.binary_erosion(region, iterations=round(scale))
+            result = _classify(region, pixels[box][0][core], area)
             if result is None:
                 unexplained[number] = True
                 continue
@@ -73,11 +74,13 @@ def _classify(region: np.ndarray, core: np.ndarray, area: float) -> tuple[str, s
     """Return shape, colour and score of a region (h, w) with core pixels (n, 3); None if it is no object."""
     if not _AREA[0] <= area <= _AREA[1] or not len(core):
         return None
-    distances = np.linalg.norm(_PALETTE - core.mean(0), axis=1)
+    distances = np.linalg.norm(_PALETTE - core[:, None], axis=2)  # (n, K)
+    color = int(np.bincount(distances.argmin(1)).argmax())
+    alike = (distances.argmin(1) == color).mean() >= _PURITY
     offset = _moments(region) - _MEANS  # (S, 9)
     deviation = np.einsum("si,ij,sj->s", offset, _PRECISION, offset)
-    shape, color = int(deviation.argmin()), int(distances.argmin())
-    if deviation[shape] > _DEVIATION or distances[color] > _COLOR_DISTANCE:
+    shape = int(deviation.argmin())
+    if deviation[shape] > _DEVIATION or not alike or np.linalg.norm(_PALETTE[color] - core.mean(0)) > _COLOR_DISTANCE:
         return None
     return SHAPES[shape], _COLOR_NAMES[color], float(np.exp(-deviation[shape] / 200))
 

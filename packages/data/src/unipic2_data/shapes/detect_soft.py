@@ -21,7 +21,7 @@ __all__ = ["SoftAlphaDetector"]
 
 _WORK_SIZE = 64  # larger pictures are averaged down to this: finer detail does not change a scene
 _ALPHA = 0.5
-_KEEP = 0.72  # score of an object, at least
+_KEEP = 0.75  # score of an object, at least
 _RADIUS = (4.2, 7.8)  # world units; true radii are 5-7
 _FRAGMENT = 7.0  # a region of this area that is no object is unexplained, in square world units
 _GHOST = (40.0, 12.0)  # so is RGB distance to the background above the first over an area above the second

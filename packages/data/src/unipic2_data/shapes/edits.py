@@ -111,7 +111,8 @@ def random_scene_for(edit_type: str, draws: Draws, *, allow_pairs: bool) -> Scen
     high = _MAX_ITEMS - 1 if edit_type == "add" else _MAX_ITEMS
     count = low + draws.below(high - low + 1)
     pairs = _ALL_PAIRS if allow_pairs else _SEEN_PAIRS
-    items = [random_item(draws, *draws.choice(pairs), cell) for cell in draws.sample(range(len(CELLS)), count)]
+    cells = draws.sample(range(len(CELLS)), count)
+    items = [random_item(draws, shape, color, cell) for cell in cells for shape, color in [draws.choice(pairs)]]
     return Scene(draws.choice(_BACKGROUNDS), tuple(items))
 
 

@@ -63,6 +63,8 @@ def coverage(shape: str, x: np.ndarray, y: np.ndarray, r: np.ndarray, height: in
         half, base = _TRIANGLE
         side = (np.float32((1 + base) / _SLANT) * dx) - np.float32(half / _SLANT) * (dy + r)
         distance = np.maximum(side, dy - np.float32(base) * r)
+        # The slanted sides' distances are too small beyond the corners: nothing lies outside the bounding box.
+        distance = np.maximum(distance, np.maximum(dx - np.float32(half) * r, -dy - r))
     else:
         dy, bar = np.abs(dy), np.float32(_CROSS) * r
         distance = np.minimum(np.maximum(dx - r, dy - bar), np.maximum(dx - bar, dy - r))

@@ -65,7 +65,7 @@ _SCENE_SHARES = {"train": 0.74, "validation": 0.06, "test": 0.15, "heldout": 0.0
 
 
 class Draws:
-    """Small random choices from one generator, drawn in blocks: a call of a numpy generator costs more than the choice."""
+    """Small random choices from one generator, drawn in blocks: calling numpy costs more than the choice itself."""
 
     def __init__(self, rng: Any) -> None:
         self._rng = rng

@@ -5,7 +5,6 @@ Each sample is a function of (seed, key) alone, so shards can be written by any 
 
 from __future__ import annotations
 
-import shutil
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from unipic2_data.errors import DataError
 from unipic2_data.images import encode_png
-from unipic2_data.manifest import Manifest, Shard, ShardWriter
+from unipic2_data.manifest import Manifest, Shard, ShardWriter, new_folder, package_versions
 from unipic2_data.randomness import keyed_rng
 from unipic2_data.sample import Image, Sample
 from unipic2_data.shapes.edits import EDITS, Edit, draw_edit, random_scene_for
@@ -39,7 +38,8 @@ TRAIN_TAG_WEIGHTS = {  # what needs most practice comes most often; "scene" = ca
 }
 _AXES = ("pair", "phrasing")
 _PAIR_TAGS = ("colors", "color_attr")  # the categories whose prompts name colours
-_IMAGES_PER_PROMPT = 4  # at most, in the fixed splits, as in GenEval
+_IMAGES_PER_PROMPT = 16  # at most, in the fixed splits
+_DIFFERENT = {"test": 400}  # so many strings of the split come before any repetition
 _SHARD_SAMPLES = 4096
 _CHUNK = 256  # samples rendered together
 
@@ -85,9 +85,6 @@ def write_shapes(
     Raises:
         DataError: If the folder is not empty or the sizes make no sense.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        msg = f"{out} exists and is not empty. Name another folder, or remove this one."
-        raise DataError(msg)
     jobs = [
         (split, kind, start, min(start + _SHARD_SAMPLES, count))
         for split, kinds in config.samples.items()
@@ -97,23 +94,13 @@ def write_shapes(
     if not jobs:
         msg = "asked for no samples at all; give --t2i or --edit a number above 0."
         raise DataError(msg)
-    temporary = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    with new_folder(out) as folder:
         shards = []
-        for shard in _run(partial(_write_shard, temporary, config), jobs, workers):
+        for shard in _run(partial(_write_shard, folder, config), jobs, workers):
             shards.append(shard)
             if progress:
                 progress(shard.samples)
-        manifest = Manifest(temporary, shards, _settings(config), _versions())
-        manifest.save()
-        if out.exists():
-            out.rmdir()
-        temporary.replace(out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        Manifest(folder, shards, _settings(config), package_versions("numpy")).save()
     return Manifest.load(out)
 
 
@@ -126,24 +113,34 @@ def random_scene(draws: Draws, split: str) -> Scene:
 
 
 def prompt_list(split: str, count: int, seed: int) -> list[Prompt]:
-    """Return the prompts of a fixed split: different strings first, tags in turn, at most 4 pictures a prompt.
+    """Return the prompts of a fixed split, as balanced over tags as their strings allow.
 
-    The first prompts are all different, and any beginning of the list is as balanced over tags as the strings allow. A
-    tag that has no strings left gives its places to the others.
+    Each sample goes to the tag that has fewest so far; a tag whose strings are used up repeats them, up to 16 times each
+    (other picture, other noise). The test split begins with 400 different strings, whatever their tags.
+
+    Raises:
+        DataError: If the split has too few strings for so many samples.
     """
-    turns: list[list[Prompt]] = []
+    groups: list[list[Prompt]] = []
     for axis in _AXES if split == "heldout" else (None,):
         for tag in TAGS:
-            prompts = [prompt for prompt in PROMPTS[split][tag] if prompt.axis == axis]
+            prompts = [prompt for prompt in PROMPTS[split][tag] if prompt.axis == axis and _has_scene(prompt, split)]
             order = keyed_rng(seed, f"prompts-{split}-{axis}-{tag}").permutation(len(prompts))
-            prompts = [prompts[index] for index in order]
-            turns.append([prompt for prompt in prompts if _has_scene(prompt, split)])
+            groups.append([prompts[index] for index in order])
+    groups = [prompts for prompts in groups if prompts]
+    limit = _IMAGES_PER_PROMPT * sum(map(len, groups))
+    if count > limit:
+        msg = f"the '{split}' split has prompts for {limit} text-to-image samples at most, asked for {count}."
+        raise DataError(msg)
     chosen: list[Prompt] = []
+    placed = [0] * len(groups)
     while len(chosen) < count:
-        for _ in range(_IMAGES_PER_PROMPT):
-            for rank in range(max(map(len, turns))):
-                chosen.extend(prompts[rank] for prompts in turns if rank < len(prompts))
-    return chosen[:count]
+        images = 1 if len(chosen) < _DIFFERENT.get(split, 0) else _IMAGES_PER_PROMPT
+        room = [n for n, prompts in enumerate(groups) if placed[n] < images * len(prompts)]
+        smallest = min(room, key=lambda n: placed[n])
+        chosen.append(groups[smallest][placed[smallest] % len(groups[smallest])])
+        placed[smallest] += 1
+    return chosen
 
 
 def _has_scene(prompt: Prompt, split: str) -> bool:
@@ -252,13 +249,3 @@ def _weighted(position: float, weights: dict[str, float]) -> str:
 
 def _settings(config: ShapesConfig) -> dict[str, Any]:
     return {"command": "shapes", "size": config.size, "seed": config.seed, "samples": config.samples}
-
-
-def _versions() -> dict[str, str]:
-    import platform
-
-    import numpy as np
-
-    from unipic2_data import __version__
-
-    return {"unipic2-data": __version__, "numpy": np.__version__, "python": platform.python_version()}
