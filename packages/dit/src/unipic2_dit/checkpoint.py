@@ -34,6 +34,20 @@ __all__ = [
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _TRANSFORMER_CLASSES = ("SD3Transformer2DKontextModel", "SD3Transformer2DModel")
 _MAX_LISTED = 20
+_PARTS = (
+    "transformer",
+    "vae",
+    "scheduler",
+    "conditioner",
+    "text_encoder",
+    "tokenizer",
+    "text_encoder_2",
+    "tokenizer_2",
+    "text_encoder_3",
+    "tokenizer_3",
+)
+_DOWNLOADED = ("model_index.json", *(f"{part}/*" for part in _PARTS))
+_NOT_DOWNLOADED = ("*.fp16.*", "*.bin", "*.msgpack")
 
 
 class CheckpointError(ValueError):
@@ -63,7 +77,14 @@ def resolve_folder(source: str | Path, *, revision: str | None = None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(str(source), revision=revision))
+        return Path(
+            snapshot_download(
+                str(source),
+                revision=revision,
+                allow_patterns=list(_DOWNLOADED),
+                ignore_patterns=list(_NOT_DOWNLOADED),
+            )
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         pinned = f" --revision {revision}" if revision else ""
         msg = (
