@@ -101,7 +101,7 @@ def test_eval_batches_are_fixed(world):
 def test_missing_kind_and_split(world):
     with pytest.raises(DataError, match="names 'qa'"):
         TrainLoader(world, 32, 8, 0, tasks={"qa": 1})
-    with pytest.raises(DataError, match="split 'valid' of .* is empty"):
+    with pytest.raises(DataError, match=r"split 'valid' of .* is empty"):
         TrainLoader(world, 32, 8, 0, split="valid")
     with pytest.raises(DataError, match="rank 2 of 2"):
         TrainLoader(world, 32, 8, 0, rank=2, world_size=2)
@@ -151,7 +151,7 @@ def test_captions_are_chosen_by_visit(tmp_path):
 
 def test_bad_samples_are_named(tmp_path):
     data = make(tmp_path / "a", Sample("no-reference", "edit", {"instruction": "x"}, PICTURE))
-    with pytest.raises(DataError, match="sample no-reference of .* found a target and 0 references"):
+    with pytest.raises(DataError, match=r"sample no-reference of .* found a target and 0 references"):
         next(iter(TrainLoader(data, 8, 1, 0)))
     data = make(tmp_path / "b", Sample("broken", "t2i", {"captions": ["x"]}, Image(b"nothing")))
     with pytest.raises(DataError, match=r"sample broken of .*: unreadable image \(7 bytes\)"):
@@ -166,5 +166,5 @@ def test_prompt_without_text_is_named(tmp_path):
     data = make(tmp_path, Sample("mute", "t2i", {"captions": ["hello"]}, PICTURE))
     tar = tmp_path / "train.tar"
     tar.write_bytes(tar.read_bytes().replace(b"hello", b"     "))
-    with pytest.raises(DataError, match="sample mute of .*: a t2i sample needs a text in 'captions'"):
+    with pytest.raises(DataError, match=r"sample mute of .*: a t2i sample needs a text in 'captions'"):
         next(iter(TrainLoader(data, 8, 1, 0)))

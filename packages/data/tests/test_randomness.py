@@ -40,7 +40,7 @@ def test_distribution():
     assert abs(values.mean()) < 0.03
     assert abs(values.std() - 1) < 0.03
     uniform = keyed_uniform(0, [str(i) for i in range(2000)], [0] * 2000, "sigma")
-    assert 0 <= uniform.min()
+    assert uniform.min() >= 0
     assert uniform.max() < 1
     assert abs(uniform.mean() - 0.5) < 0.03
 

@@ -52,7 +52,7 @@ def test_unknown_kind():
 
 def test_damage_is_named():
     data = sample_to_tar(SAMPLE)
-    with pytest.raises(DataError, match="shard 3: member .* is cut off"):
+    with pytest.raises(DataError, match=r"shard 3: member .* is cut off"):
         sample_from_tar(data[:1600], "shard 3")
     with pytest.raises(DataError, match="damaged tar header"):
         sample_from_tar(b"x" * 512 + data, "shard 3")

@@ -12,8 +12,8 @@ prompt    none                     ``captions``                prompts of RL
 ========  =======================  ==========================  =====================
 
 In a tar, sample ``KEY`` is the adjacent members ``KEY.json``, ``KEY.target.png`` (or .jpg, ...), ``KEY.ref_0.png`` and
-so on; plain webdataset reads it. In the JSON, ``version``, ``kind`` and the text of the kind are mandatory. Known optional
-fields: task, source, licence, width, height, scores, shapes. Other fields are kept as they are.
+so on; plain webdataset reads it. In the JSON, ``version``, ``kind`` and the text of the kind are mandatory. Known
+optional fields: task, source, licence, width, height, scores, shapes. Other fields are kept as they are.
 """
 
 from __future__ import annotations

@@ -17,11 +17,10 @@ __all__ = ["example_texts", "vocabulary"]
 
 
 def vocabulary() -> list[str]:
-    """Return every word of every prompt, caption and instruction, held-out ones included, sorted. All are lower case."""
+    """Return every word of every prompt, caption and instruction, held-out ones included; lower case, sorted."""
     texts = [prompt.text for tags in PROMPTS.values() for prompts in tags.values() for prompt in prompts]
-    for edit in EDITS:
-        for phrasing in (*EDIT_PHRASINGS[edit], HELD_OUT_EDIT_PHRASING[edit]):
-            texts.append(phrasing.format(object="the", color="", shape="", cell=""))
+    phrasings = [phrasing for edit in EDITS for phrasing in (*EDIT_PHRASINGS[edit], HELD_OUT_EDIT_PHRASING[edit])]
+    texts.extend(phrasing.format(object="the", color="", shape="", cell="") for phrasing in phrasings)
     return sorted({word for text in (*texts, *CELLS, *COLORS, *SHAPES) for word in text.split()})
 
 

@@ -5,6 +5,7 @@ Each sample is a function of (seed, key) alone, so shards can be written by any 
 
 from __future__ import annotations
 
+import signal
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -115,8 +116,8 @@ def random_scene(draws: Draws, split: str) -> Scene:
 def prompt_list(split: str, count: int, seed: int) -> list[Prompt]:
     """Return the prompts of a fixed split, as balanced over tags as their strings allow.
 
-    Each sample goes to the tag that has fewest so far; a tag whose strings are used up repeats them, up to 16 times each
-    (other picture, other noise). The test split begins with 400 different strings, whatever their tags.
+    Each sample goes to the tag that has fewest so far; a tag whose strings are used up repeats them, up to 16 times
+    each (other picture, other noise). The test split begins with 400 different strings, whatever their tags.
 
     Raises:
         DataError: If the split has too few strings for so many samples.
@@ -151,8 +152,18 @@ def _run(write: Callable[[tuple[str, str, int, int]], Shard], jobs: list, worker
     if workers <= 1 or len(jobs) == 1:
         yield from map(write, jobs)
         return
-    with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn")) as pool:
-        yield from pool.map(write, jobs)
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"))
+    try:
+        # Ctrl-C reaches every process of the terminal. The workers, started here, inherit a mask and never see it: this
+        # process decides, and they finish their shard and stop. (A worker that dies of it can leave the pool waiting.)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            shards = pool.map(write, jobs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        yield from shards
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _write_shard(root: Path, config: ShapesConfig, job: tuple[str, str, int, int]) -> Shard:

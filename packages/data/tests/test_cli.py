@@ -1,0 +1,117 @@
+import contextlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+
+from unipic2_data.manifest import Manifest
+
+COMMAND = [sys.executable, "-c", "from unipic2_data.cli import main; main()"]
+SMALL = ["--validation", "8", "--test", "8", "--heldout", "8", "--workers", "1"]
+
+
+def run(*arguments, **options):
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False, **options)
+
+
+def test_shapes(tmp_path):
+    done = run("shapes", tmp_path / "out", "--size", 32, "--t2i", 40, "--edit", 20, "--seed", 5, *SMALL)
+    assert done.returncode == 0, done.stderr
+    manifest = Manifest.load(tmp_path / "out")
+    assert manifest.counts["train"] == {"t2i": 40, "edit": 20}
+    assert manifest.counts["test"] == {"t2i": 8, "edit": 8}
+    assert manifest.generator["seed"] == 5
+    assert str(tmp_path / "out" / "manifest.json") in done.stdout
+    again = run("shapes", tmp_path / "out", "--t2i", 40)
+    assert again.returncode == 2
+    assert again.stderr.startswith("error: ")
+    assert "not empty" in again.stderr
+
+
+def test_text_to_image_only(tmp_path):
+    done = run("shapes", tmp_path / "out", "--t2i", 10, "--edit", 0, *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert Manifest.load(tmp_path / "out").counts["test"] == {"t2i": 8}
+
+
+def test_import(tmp_path):
+    (tmp_path / "in").mkdir()
+    for n in range(4):
+        Image.new("RGB", (8, 8)).save(tmp_path / "in" / f"{n}.png")
+        (tmp_path / "in" / f"{n}.txt").write_text("black" if n else "")
+    done = run("import", tmp_path / "in", tmp_path / "out", "--validation-fraction", 0.34)
+    assert done.returncode == 0, done.stderr
+    assert "read 4 samples, wrote 3 (train: 2 t2i; validation: 1 t2i), skipped 1" in done.stdout
+    assert "1 x empty caption: 0.png" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["shapes", "{out}", "--size", "33"], "--size must be an even number"),
+        (["shapes", "{out}", "--t2i", "-1"], "--size must be an even number"),
+        (["shapes", "{out}", "--t2i", "0", "--edit", "0"], "no samples at all"),
+        (["import", "{out}/absent", "{out}"], "cannot import"),
+        (["import", "{out}/absent", "{out}", "--validation_fraction", "2"], "validation fraction"),
+    ],
+)
+def test_bad_requests_exit_with_one_line(tmp_path, arguments, message):
+    done = run(*(argument.format(out=tmp_path / "out") for argument in arguments))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_option(tmp_path):
+    done = run("shapes", tmp_path / "out", "--colour", "red")
+    assert done.returncode == 2
+    assert "colour" in done.stderr
+
+
+def test_disk_full(tmp_path):
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    done = run("shapes", tmp_path / "out", "--t2i", 400, "--edit", 0, *SMALL, preexec_fn=limit)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "nothing was written" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("workers", "moment"), [("1", "train/*"), ("2", "train/*"), ("2", "")])
+def test_interrupt_leaves_nothing(tmp_path, workers, moment):
+    command = [*COMMAND, "shapes", str(tmp_path / "out"), "--t2i", "200000", "--workers", workers]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        while not list(tmp_path.glob(f".out.partial*/{moment}")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C does: every process of the group
+        _, errors = process.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130
+    assert "error: interrupted" in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_is_instant():
+    code = (
+        "import sys\nsys.argv[1:] = ['--help']\nfrom unipic2_data.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "assert not {'torch', 'numpy', 'PIL', 'scipy', 'webdataset'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "shapes" in done.stdout
+    assert "import" in done.stdout
