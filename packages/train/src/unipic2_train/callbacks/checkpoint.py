@@ -1,0 +1,49 @@
+"""When training checkpoints are written and how an interrupted run says how to go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_info
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+
+__all__ = ["TrainingCheckpoint"]
+
+
+class TrainingCheckpoint(ModelCheckpoint):
+    """Write ``checkpoints/step-N`` in the run's folder every so many optimiser steps.
+
+    Args:
+        every_n_steps: Optimiser steps between checkpoints.
+        keep: Newest checkpoints to keep; -1 keeps all.
+    """
+
+    FILE_EXTENSION = ""
+
+    def __init__(self, every_n_steps: int = 1000, keep: int = 1) -> None:
+        super().__init__(
+            filename="step-{step:08d}",
+            auto_insert_metric_name=False,
+            monitor="step",
+            mode="max",
+            save_top_k=keep,
+            every_n_train_steps=every_n_steps,
+            save_on_train_epoch_end=False,
+        )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write below the run's folder."""
+        self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
+        super().setup(trainer, pl_module, stage)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:  # noqa: ARG002
+        """Say what is left and how to go on."""
+        if self.best_model_path:
+            where = f"the last checkpoint is {self.best_model_path}; go on with --resume {trainer.default_root_dir}"
+        else:
+            where = "no checkpoint had been written yet"
+        rank_zero_info(f"training stopped at optimiser step {trainer.global_step}: {where}")

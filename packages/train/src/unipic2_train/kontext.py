@@ -1,0 +1,116 @@
+"""The Kontext system that stages train: transformer, frozen parts, objective, sampling and export in one module.
+
+``pretrain`` and ``finetune`` differ in what they train and from where they start; what a batch means to the model is
+the same and stands here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from unipic2_train import export, home
+from unipic2_train.objectives.flow_matching import (
+    FlowMatchingConfig,
+    FlowMatchingLoss,
+    flow_matching_loss,
+    loss_at_levels,
+)
+from unipic2_train.sampler import SamplingConfig, generate
+from unipic2_train.system import AdapterConfig, FrozenParts, Init, build_transformer
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from unipic2_data.batch import Batch
+
+__all__ = ["Kontext", "KontextConfig"]
+
+
+@dataclass
+class KontextConfig:
+    """What a Kontext run starts from and how it learns and samples."""
+
+    checkpoint: str
+    """Folder or hub id in the official layout, or ``home:PRESET/THING``: VAE, text encoders, scheduler, transformer."""
+    init: Init = "checkpoint"
+    """``checkpoint`` loads the transformer's weights; ``scratch`` draws them from ``seed``."""
+    architecture: dict[str, Any] | None = None
+    """Transformer config values instead of the checkpoint's; with ``init: scratch`` only."""
+    adapter: AdapterConfig | None = None
+    """Train this LoRA adapter; ``null`` trains all weights of the transformer."""
+    objective: FlowMatchingConfig = field(default_factory=FlowMatchingConfig)
+    """The rectified-flow objective."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """How grids and scores are sampled."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+    seed: int = 0
+    """Seed of initial weights, noise, noise levels and dropout."""
+
+
+class Kontext(nn.Module):
+    """Transformer to train, beside its frozen parts (which are no submodules: never averaged, sharded or stored).
+
+    Args:
+        config: What to build.
+        device: Where.
+        mesh: Shard the transformer over this mesh (FSDP2).
+    """
+
+    def __init__(self, config: KontextConfig, device: torch.device, mesh: DeviceMesh | None = None) -> None:
+        super().__init__()
+        self.config = config
+        folder = home.path(config.checkpoint)
+        self.frozen = FrozenParts(folder, device)
+        self.transformer = build_transformer(
+            folder,
+            config.init,
+            architecture=config.architecture,
+            adapter=config.adapter,
+            mesh=mesh,
+            device=device,
+            seed=config.seed,
+        )
+        if config.gradient_checkpointing:
+            self.transformer.enable_gradient_checkpointing()
+        self._check_fits()
+
+    def training_loss(self, batch: Batch) -> FlowMatchingLoss:
+        """Return the loss of a batch at its keyed noise levels."""
+        encoded = self.frozen.encode(batch)
+        return flow_matching_loss(
+            self.transformer, encoded, self.config.objective, shift=self.frozen.shift, seed=self.config.seed
+        )
+
+    def validation_loss(self, batch: Batch) -> Tensor:
+        """Return the mean loss of a batch at fixed noise and noise levels, a scalar."""
+        encoded = self.frozen.encode(batch)
+        return loss_at_levels(self.transformer, encoded, self.config.objective, shift=self.frozen.shift).mean()
+
+    def generate(self, batch: Batch) -> Tensor:
+        """Return one picture per row, uint8 (B, H, W, 3)."""
+        return generate(self.transformer, self.frozen, batch, self.config.sampling)
+
+    def export(self, folder: Path, facts: dict[str, Any], *, write: bool) -> None:
+        """Write the model, or its adapter, as it is now. Every rank calls this; the one with ``write`` writes."""
+        values = export.trained_values(self.transformer)
+        if not write:
+            return
+        if self.config.adapter is None:
+            export.save_model(folder, self.transformer, values, self.frozen, facts)
+        else:
+            export.save_adapter(folder, values, self.config.adapter.alpha, facts)
+
+    def _check_fits(self) -> None:
+        channels, wanted = self.frozen.vae.config.latent_channels, self.transformer.config.in_channels
+        if channels != wanted:
+            msg = (
+                f"the VAE of {self.frozen.folder} has {channels} latent channels, but the transformer reads {wanted}: "
+                "transformer and checkpoint are of different presets"
+            )
+            raise ValueError(msg)

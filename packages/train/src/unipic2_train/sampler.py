@@ -1,0 +1,62 @@
+"""Generate pictures for evaluation batches with fixed, keyed noise.
+
+A picture depends on the model, the sample's key and the seed, never on its batch or rank.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from unipic2_data.randomness import keyed_normal
+from unipic2_dit import flow, sampling
+from unipic2_dit.vae import spatial_factor
+
+if TYPE_CHECKING:
+    from unipic2_data.batch import Batch
+    from unipic2_train.system import FrozenParts
+
+__all__ = ["SamplingConfig", "generate"]
+
+
+@dataclass
+class SamplingConfig:
+    """How grids and scores are sampled during training."""
+
+    steps: int = 50
+    """Denoising steps."""
+    guidance: float = 3.5
+    """Scale of text-only classifier-free guidance; the reference stays in both branches."""
+    seed: int = 0
+    """Seed of the noise."""
+
+
+@torch.no_grad()
+def generate(transformer: nn.Module, frozen: FrozenParts, batch: Batch, config: SamplingConfig) -> Tensor:
+    """Generate one picture per row, from its prompt and, for edits, its reference.
+
+    Args:
+        transformer: The Kontext DiT.
+        frozen: VAE, text encoders and scheduler.
+        batch: B rows; pixels are not looked at.
+        config: Steps, guidance and seed.
+
+    Returns:
+        Pictures, uint8 (B, H, W, 3), on the CPU.
+    """
+    factor = spatial_factor(frozen.vae)
+    height, width = batch.size[0] // factor, batch.size[1] // factor
+    shape = (frozen.vae.config.latent_channels, height, width)
+    noise = keyed_normal(config.seed, batch.keys, [0] * len(batch), "sampling-noise", shape).to(frozen.device)
+    state = sampling.initial_state(
+        noise,
+        flow.sampling_sigmas(config.steps, frozen.scheduler),
+        frozen.embed(batch.prompts),
+        guidance=config.guidance,
+        negative=frozen.embed([""]),
+        references=None if batch.references is None else frozen.encode_pixels(batch.references),
+    )
+    return frozen.decode(sampling.denoise(transformer, state))

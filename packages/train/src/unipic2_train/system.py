@@ -1,0 +1,290 @@
+"""The models of a Kontext run: what is frozen (VAE, text encoders, scheduler) and the transformer that is trained.
+
+Frozen parts are loaded once, kept outside the LightningModule's state, never copied for the EMA and never stored in a
+training checkpoint. The transformer is built on the meta device and filled parameter by parameter, so that under FSDP2
+no rank ever holds more than its shard and one full parameter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from unipic2_data.randomness import keyed_rng
+from unipic2_dit import checkpoint, vae
+from unipic2_dit.conditioning import Conditioning
+from unipic2_dit.parallelize import shard
+from unipic2_dit.text import TextConditioner
+from unipic2_dit.transformer import SD3Transformer2DKontextModel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from unipic2_data.batch import Batch
+
+__all__ = ["AdapterConfig", "EncodedBatch", "FrozenParts", "build_transformer", "initial_value"]
+
+Init = Literal["checkpoint", "scratch"]
+CACHE_BYTES = 256 * 2**20
+
+
+@dataclass
+class AdapterConfig:
+    """A LoRA adapter on the transformer's attention and feed-forward layers."""
+
+    rank: int = 32
+    """Rank of the update matrices."""
+    alpha: int = 64
+    """The update is scaled by alpha / rank."""
+    targets: list[str] = field(
+        default_factory=lambda: [
+            "attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0",
+            "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out",
+        ]
+    )  # fmt: skip
+    """Endings of the adapted modules' names."""
+
+
+@dataclass
+class EncodedBatch:
+    """A batch as the objective needs it.
+
+    Attributes:
+        kind: "t2i" or "edit".
+        keys: Sample keys, B of them.
+        visits: How often each sample was seen before, int64 (B,).
+        latents: Scaled clean latents, float32 (B, C, h, w).
+        references: Scaled clean latents of the reference, float32 (B, C, h', w'), or ``None``.
+        conditioning: Embedded prompts, B rows.
+        unconditional: The embedded empty prompt, one row.
+        weight: Weight of each row in the loss, float32 (B,).
+    """
+
+    kind: str
+    keys: list[str]
+    visits: Tensor
+    latents: Tensor
+    references: Tensor | None
+    conditioning: Conditioning
+    unconditional: Conditioning
+    weight: Tensor
+
+
+class FrozenParts:
+    """VAE, text encoders and scheduler of a checkpoint folder.
+
+    Args:
+        source: Checkpoint folder or hub id in the official layout.
+        device: Where the models go.
+        dtype: Dtype of their weights.
+    """
+
+    def __init__(
+        self, source: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.folder = checkpoint.resolve_folder(source)
+        self.vae: AutoencoderKL = checkpoint.load_component(self.folder, "vae", dtype=dtype, device=device)
+        self.vae.requires_grad_(False).to(memory_format=torch.channels_last)
+        self.scheduler: FlowMatchEulerDiscreteScheduler = checkpoint.load_component(self.folder, "scheduler")
+        self.text = TextConditioner.from_pretrained(self.folder, dtype=dtype, device=device)
+        self._embedded: OrderedDict[str, Conditioning] = OrderedDict()
+        self._embedded_bytes = 0
+
+    @property
+    def shift(self) -> float:
+        """The scheduler's shift of noise levels, the one source for loss, validation and sampling."""
+        return float(self.scheduler.config.shift)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models are."""
+        return self.vae.device
+
+    def to(self, device: torch.device | str) -> FrozenParts:
+        """Move the models, in place."""
+        self.vae.to(device)
+        self.text.to(device)
+        return self
+
+    @torch.no_grad()
+    def encode(self, batch: Batch) -> EncodedBatch:
+        """Encode pixels and prompts of a batch.
+
+        Raises:
+            ValueError: The batch has no pixels to learn from.
+        """
+        if batch.pixels is None:
+            msg = f"a {batch.kind} batch has no target pixels: a stage that generates images trains on t2i or edit"
+            raise ValueError(msg)
+        return EncodedBatch(
+            kind=batch.kind,
+            keys=batch.keys,
+            visits=batch.visits,
+            latents=self.encode_pixels(batch.pixels),
+            references=None if batch.references is None else self.encode_pixels(batch.references),
+            conditioning=self.embed(batch.prompts),
+            unconditional=self.embed([""]),
+            weight=batch.weight.to(self.device),
+        )
+
+    @torch.no_grad()
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Encode pixels (B, 3, H, W) in [-1, 1] to scaled latents (B, C, h, w)."""
+        return vae.encode(self.vae, pixels.to(self.device, memory_format=torch.channels_last))
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode scaled latents to pictures, uint8 (B, H, W, 3) on the CPU."""
+        pixels = vae.decode(self.vae, latents.to(self.device, memory_format=torch.channels_last))
+        return pixels.clamp(-1, 1).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).cpu()
+
+    @torch.no_grad()
+    def embed(self, prompts: Sequence[str]) -> Conditioning:
+        """Embed prompts, each distinct one once: prompts come back epoch after epoch."""
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._embedded]
+        if new:
+            rows = self.text(new)
+            for index, prompt in enumerate(new):
+                row = rows.rows(slice(index, index + 1))
+                self._embedded[prompt] = Conditioning(*(part.clone() for part in row))
+                self._embedded_bytes += sum(part.nbytes for part in row)
+        result = Conditioning.cat([self._embedded[prompt] for prompt in prompts])
+        while self._embedded_bytes > CACHE_BYTES:
+            _, oldest = self._embedded.popitem(last=False)
+            self._embedded_bytes -= sum(part.nbytes for part in oldest)
+        return result
+
+    def fingerprint(self) -> str:
+        """Return the sha256 of all frozen weights: what a training checkpoint keeps instead of them."""
+        digest = hashlib.sha256()
+        for module in (self.vae, *self.text.encoders()):
+            for name, value in module.state_dict().items():
+                digest.update(name.encode())
+                digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+def build_transformer(
+    source: str | Path,
+    init: Init,
+    *,
+    architecture: dict[str, Any] | None = None,
+    adapter: AdapterConfig | None = None,
+    mesh: DeviceMesh | None = None,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+) -> SD3Transformer2DKontextModel:
+    """Build the transformer to train.
+
+    Args:
+        source: Checkpoint folder or hub id; its ``transformer/`` gives config and, for ``"checkpoint"``, weights.
+        init: ``"checkpoint"`` loads the weights strictly, ``"scratch"`` draws them from ``seed``.
+        architecture: Config values that replace the folder's; only with ``"scratch"``.
+        adapter: Train this LoRA adapter instead of the weights.
+        mesh: Shard over this mesh (FSDP2).
+        device: Where the (local) parameters go.
+        seed: Seed of new weights.
+
+    Raises:
+        ValueError: A changed architecture for loaded weights.
+        CheckpointError: The folder's weights are missing or do not fit its config.
+    """
+    if architecture and init == "checkpoint":
+        msg = "model.architecture needs `init: scratch`: loaded weights come with their own architecture"
+        raise ValueError(msg)
+    folder = checkpoint.resolve_folder(source)
+    config = {**checkpoint.read_config(folder, "transformer"), **(architecture or {})}
+    with torch.device("meta"):
+        transformer = SD3Transformer2DKontextModel.from_config(config)
+    values = _stored_values(folder, transformer) if init == "checkpoint" else None
+    if adapter is not None:
+        _add_adapter(transformer, adapter)
+    if mesh is not None:
+        shard(transformer, mesh)
+    transformer.to_empty(device=device)
+    _fill(transformer, lambda name, shape: _value(name, shape, values, seed))
+    _fill_positions(transformer, config)
+    return transformer
+
+
+def initial_value(name: str, shape: Sequence[int], seed: int) -> Tensor:
+    """Return the initial value of a parameter, a function of its name and the seed alone.
+
+    Matrices are Xavier-uniform; modulations and the output projection start at zero, so that every block starts as the
+    identity (DiT, Peebles and Xie 2023, section 3.2); norms start at one, biases at zero. LoRA's A is
+    Kaiming-uniform and its B zero, so that an adapter starts without effect.
+    """
+    if name.endswith(".bias") or "lora_B" in name or "proj_out" in name or (".linear." in name and "norm" in name):
+        return torch.zeros(*shape)
+    if len(shape) == 1:
+        return torch.ones(*shape)
+    rng = keyed_rng(seed, name, purpose="init")
+    fan_in, fan_out = int(torch.Size(shape[1:]).numel()), shape[0]
+    bound = (1.0 / fan_in) ** 0.5 if "lora_A" in name else (6.0 / (fan_in + fan_out)) ** 0.5
+    return torch.from_numpy(rng.uniform(-bound, bound, tuple(shape)).astype(np.float32))
+
+
+def _value(name: str, shape: Sequence[int], stored: Callable[[str], Tensor] | None, seed: int) -> Tensor:
+    if stored is None or "lora_" in name:
+        return initial_value(name, shape, seed)
+    return stored(name.replace(".base_layer.", "."))
+
+
+def _stored_values(folder: Path, transformer: nn.Module) -> Callable[[str], Tensor]:
+    """Return a reader of single stored tensors, after checking that the files hold exactly the model's."""
+    from safetensors import safe_open
+
+    found = checkpoint.weight_shapes(folder / "transformer")
+    expected = {name: tuple(value.shape) for name, value in transformer.state_dict().items()}
+    checkpoint.check_weights(found, expected, folder / "transformer")
+    files = sorted((folder / "transformer").glob("*.safetensors"))
+    where = {}
+    for file in files:
+        with safe_open(file, framework="pt") as weights:
+            where.update(dict.fromkeys(weights.keys(), file))
+
+    def read(name: str) -> Tensor:
+        with safe_open(where[name], framework="pt") as weights:
+            return weights.get_tensor(name).float()
+
+    return read
+
+
+def _add_adapter(transformer: SD3Transformer2DKontextModel, adapter: AdapterConfig) -> None:
+    from peft import LoraConfig
+
+    transformer.requires_grad_(False)
+    transformer.add_adapter(
+        LoraConfig(
+            r=adapter.rank, lora_alpha=adapter.alpha, target_modules=list(adapter.targets), init_lora_weights=False
+        )
+    )
+
+
+@torch.no_grad()
+def _fill(module: nn.Module, value: Callable[[str, Sequence[int]], Tensor]) -> None:
+    for name, parameter in module.named_parameters():
+        full = value(name, parameter.shape)
+        if isinstance(parameter, DTensor):
+            # src_data_rank=None: every rank has the full value, so nothing is communicated.
+            full = full.to(parameter.device)
+            parameter.copy_(distribute_tensor(full, parameter.device_mesh, parameter.placements, src_data_rank=None))
+        else:
+            parameter.copy_(full)
+
+
+def _fill_positions(transformer: SD3Transformer2DKontextModel, config: dict[str, Any]) -> None:
+    """Compute the sinusoidal positional table, a buffer that is the same for every model of this config."""
+    reference = SD3Transformer2DKontextModel.from_config({**config, "num_layers": 0, "dual_attention_layers": ()})
+    transformer.pos_embed.pos_embed.copy_(reference.pos_embed.pos_embed)
