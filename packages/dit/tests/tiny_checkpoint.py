@@ -9,7 +9,14 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
 
 from unipic2_dit import SD3Transformer2DKontextModel, StableDiffusion3KontextPipeline
 
@@ -44,7 +51,13 @@ def t5(seed: int) -> tuple[T5EncoderModel, T5Tokenizer]:
     tokenizer.model_max_length = TEXT_LENGTH
     torch.manual_seed(seed)
     config = T5Config(
-        vocab_size=len(tokenizer), d_model=40, d_kv=10, d_ff=48, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu"
+        vocab_size=len(tokenizer),
+        d_model=40,
+        d_kv=10,
+        d_ff=48,
+        num_layers=2,
+        num_heads=4,
+        feed_forward_proj="gated-gelu",
     )
     return T5EncoderModel(config).eval(), tokenizer
 

@@ -1,7 +1,7 @@
 """``python -m unipic2_dit generate|edit``: make or edit pictures with a checkpoint folder.
 
-Whatever is slow to import is imported where it is used, so that ``--help`` answers at once. For the same reason there is
-no ``from __future__ import annotations``: to resolve it jsonargparse would run the imports under ``TYPE_CHECKING``.
+Whatever is slow to import is imported where it is used, so that ``--help`` answers at once. For the same reason there
+is no ``from __future__ import annotations``: to resolve it jsonargparse would run the imports under ``TYPE_CHECKING``.
 """
 
 import sys
@@ -173,7 +173,7 @@ def main(args: Sequence[str] | None = None) -> None:
 class _Parser(ArgumentParser):
     """Says what is wrong in one line instead of printing the whole usage first."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002 - jsonargparse's signature

@@ -152,7 +152,7 @@ def load_component(
     revision: str | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
-) -> Any:  # noqa: ANN401 - models, tokenizers and schedulers have no common type
+) -> Any:
     """Load one part of a checkpoint, strictly.
 
     Args:
@@ -252,7 +252,7 @@ def load_lora(pipeline: StableDiffusion3KontextPipeline, path: str | Path, *, sc
     adapter = f"lora_{len(pipeline.get_list_adapters().get('transformer', []))}"
     try:
         pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=adapter)
-    except Exception as error:  # noqa: BLE001 - diffusers, peft and safetensors raise many kinds
+    except Exception as error:
         msg = f"{file} can't be loaded as a LoRA of this transformer: {str(error).splitlines()[0]}"
         raise CheckpointError(msg) from error
     pipeline.set_adapters([adapter], [scale])
@@ -324,11 +324,11 @@ def _raise_on_mismatch(
 
 
 def _load_diffusers_model(
-    model_class: Any,  # noqa: ANN401
+    model_class: Any,
     folder: Path,
     dtype: torch.dtype | None,
     device: torch.device | str | None,
-) -> Any:  # noqa: ANN401
+) -> Any:
     config = model_class.load_config(folder)
     with torch.device("meta"):
         expected = {key: tuple(value.shape) for key, value in model_class.from_config(config).state_dict().items()}
@@ -338,11 +338,11 @@ def _load_diffusers_model(
 
 
 def _load_text_encoder(
-    model_class: Any,  # noqa: ANN401
+    model_class: Any,
     folder: Path,
     dtype: torch.dtype | None,
     device: torch.device | str | None,
-) -> Any:  # noqa: ANN401
+) -> Any:
     # Which keys may be absent (tied) or extra (old buffers) is transformers' knowledge, so it does the comparison.
     try:
         model, info = model_class.from_pretrained(
@@ -356,7 +356,7 @@ def _load_text_encoder(
     return model.eval().to(device) if device is not None else model.eval()
 
 
-def _load_tokenizer(tokenizer_class: Any, folder: Path) -> Any:  # noqa: ANN401
+def _load_tokenizer(tokenizer_class: Any, folder: Path) -> Any:
     if not folder.is_dir():
         msg = f"The checkpoint {folder.parent} has no {folder.name}/. Is it a complete folder in the official layout?"
         raise CheckpointError(msg)

@@ -42,10 +42,13 @@ class RmsNorm(nn.Module):
 
 
 class _RmsNormFunction(torch.autograd.Function):
-    """``y = w * x_hat`` with ``x_hat = x / sqrt(mean(x^2) + eps)``, with its gradient written out."""
+    """``y = w * x_hat`` with ``x_hat = x / rms`` and ``rms = sqrt(mean(x^2) + eps)``, with its gradient written out.
+
+    ``dx = (w * dy - x_hat * mean(w * dy * x_hat)) / rms`` and ``dw = sum(dy * x_hat)``.
+    """
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, weight: Tensor) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, values: Tensor, weight: Tensor) -> Tensor:
         scale = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
         scale = scale.square_().div_(values.shape[-1]).add_(EPS).rsqrt_()
         normed = values * scale
@@ -53,10 +56,9 @@ class _RmsNormFunction(torch.autograd.Function):
         return normed * weight
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         normed, scale, weight = ctx.saved_tensors
         product = grad * normed
         grad_weight = product.flatten(0, -2).sum(0)
-        # dx = (w * dy - x_hat * mean(w * dy * x_hat)) / rms
         mean = (product @ weight).div_(-weight.shape[0]).unsqueeze(-1)
         return torch.addcmul(grad * weight, normed, mean).mul_(scale), grad_weight

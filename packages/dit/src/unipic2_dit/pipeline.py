@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
@@ -51,15 +51,15 @@ class StableDiffusion3KontextPipeline(DiffusionPipeline, SD3LoraLoaderMixin):
     """
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->text_encoder_3->transformer->vae"
-    _optional_components = (
+    _optional_components: ClassVar[list[str]] = [
         "text_encoder",
         "tokenizer",
         "text_encoder_2",
         "tokenizer_2",
         "text_encoder_3",
         "tokenizer_3",
-    )
-    _callback_tensor_inputs = ("latents", "prompt_embeds", "pooled_prompt_embeds")
+    ]
+    _callback_tensor_inputs: ClassVar[list[str]] = ["latents", "prompt_embeds", "pooled_prompt_embeds"]
 
     def __init__(
         self,
@@ -302,7 +302,7 @@ class StableDiffusion3KontextPipeline(DiffusionPipeline, SD3LoraLoaderMixin):
         multiple = self.sizes.multiple
         return (size[0] // multiple) * (size[1] // multiple)
 
-    def _finish(self, latents: Tensor, output_type: str) -> Any:  # noqa: ANN401 - a list, an array or a tensor
+    def _finish(self, latents: Tensor, output_type: str) -> Any:
         if output_type == "latent":
             return latents
         pixels = vae.decode(self.vae, latents)
@@ -315,11 +315,13 @@ class StableDiffusion3KontextPipeline(DiffusionPipeline, SD3LoraLoaderMixin):
             msg = f"Unknown output_type {output_type!r}: use 'pil', 'np', 'pt' or 'latent'."
             raise ValueError(msg)
         if original_size and (image is None or output_type != "pil"):
-            msg = "original_size resizes an edited PIL picture to the input's size: it needs image and output_type 'pil'."
+            msg = (
+                "original_size resizes an edited PIL picture to the input's size: it needs image and output_type 'pil'."
+            )
             raise ValueError(msg)
         unknown = sorted(set(callback_tensors) - set(self._callback_tensor_inputs))
         if unknown:
-            msg = f"Callbacks can't get {unknown}, only {list(self._callback_tensor_inputs)}."
+            msg = f"Callbacks can't get {unknown}, only {self._callback_tensor_inputs}."
             raise ValueError(msg)
 
 
@@ -361,7 +363,7 @@ def _as_pictures(
         if len({each.size for each in pictures}) > 1:
             msg = f"Pictures of one call need one size, not {[each.size for each in pictures]}: use a call for each."
             raise ValueError(msg)
-    if len(pictures) != num_prompts and 1 not in (len(pictures), num_prompts) or not len(pictures):
+    if (len(pictures) != num_prompts and 1 not in (len(pictures), num_prompts)) or not len(pictures):
         msg = f"{len(pictures)} pictures for {num_prompts} prompts: pass one for all, or one each."
         raise ValueError(msg)
     return pictures

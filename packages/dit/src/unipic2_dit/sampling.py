@@ -297,9 +297,9 @@ def draw_noise(
         Noise, float32, shape (B, C, h, w).
     """
     draws = [
-        torch.randn(
-            tuple(shape), generator=generator, device=device if generator is None else generator.device
-        ).to(device)
+        torch.randn(tuple(shape), generator=generator, device=device if generator is None else generator.device).to(
+            device
+        )
         for generator in generators
     ]
     return torch.stack(draws)

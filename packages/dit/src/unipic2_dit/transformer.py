@@ -12,7 +12,7 @@ Legend: B batch, C latent channels, h/w latent height/width (pixels / VAE factor
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -54,9 +54,9 @@ class SD3Transformer2DKontextModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Fr
     """
 
     _supports_gradient_checkpointing = True
-    _no_split_modules = ("JointBlock",)
-    _repeated_blocks = ("JointBlock",)
-    _skip_layerwise_casting_patterns = ("pos_embed", "norm")
+    _no_split_modules: ClassVar[list[str]] = ["JointBlock"]
+    _repeated_blocks: ClassVar[list[str]] = ["JointBlock"]
+    _skip_layerwise_casting_patterns: ClassVar[list[str]] = ["pos_embed", "norm"]
 
     @register_to_config
     def __init__(
