@@ -140,7 +140,7 @@ def _default_recipe(stage: str, arguments: list[str]) -> list[str]:
 def _lightning(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(
-            "usage: lightning run STAGE|WORKFLOW ...\n\nSee `lightning run --help`. `lightning run model` runs Fabric scripts."
+            "usage: lightning run STAGE|WORKFLOW ...\n\nSee `lightning run --help`; `lightning run model` is Fabric's."
         )
         return
     if arguments[0] != "run":

@@ -31,7 +31,7 @@ class ShardData(LightningDataModule):
         path: Folder with ``manifest.json`` as ``unipic2-data`` writes it, or ``home:PRESET/shapes``.
         size: Edge of the square training pictures, in pixels; reference and target share one resize and centre crop.
         global_batch: Samples per optimiser step, over all ranks and micro-batches.
-        tasks: Share of optimiser steps by kind, e.g. ``{t2i: 1, edit: 1}``; ``null`` is every kind the data has, evenly.
+        tasks: Share of optimiser steps by kind, e.g. ``{t2i: 1, edit: 1}``; ``null``: all kinds the data has, evenly.
         seed: Seed of the order.
         num_workers: Loader processes per rank.
         validation_samples: Samples of each kind in a validation pass, over all ranks.
@@ -98,7 +98,7 @@ class ShardData(LightningDataModule):
         return FixedBatches([batch for of_kind in batches for batch in of_kind])
 
     def test_dataloader(self) -> FixedBatches:
-        """Return the validation batches: what is measured on the test split is generation (see ``ShapesEvaluation``)."""
+        """Return the validation batches; on the test split generation is measured (see ``ShapesEvaluation``)."""
         return self.val_dataloader()
 
     @property
@@ -145,10 +145,8 @@ class ShardData(LightningDataModule):
         changed = [f"{key}: {state_dict[key]} then, {own[key]} now" for key in own if own[key] != state_dict[key]]
         if changed:
             msg = (
-                "the checkpoint was trained on another sequence of batches ("
-                + "; ".join(changed)
-                + "). Resume with the "
-                "run's own data, seed and global batch, or start a new run from its exported model."
+                "the checkpoint was trained on another sequence of batches (" + "; ".join(changed) + "). Resume with "
+                "the run's own data, seed and global batch, or start a new run from its exported model."
             )
             raise ValueError(msg)
 

@@ -73,6 +73,18 @@ def provide(reference: str) -> Path:
     return target
 
 
+def check(preset: str) -> None:
+    """Check that a preset's recipe holds only what this package can make.
+
+    Raises:
+        HomeError: It names something else.
+    """
+    unknown = sorted(set(recipes.resolve(f"home/{preset}")) - set(_BUILDERS))
+    if unknown:
+        msg = f"recipe home/{preset} has {', '.join(unknown)}; known: {', '.join(_BUILDERS)}"
+        raise HomeError(msg)
+
+
 def publish(source: Path, target: Path) -> None:
     """Copy a finished folder to where others look for it; what was there is replaced only when the copy is whole."""
     partial = target.with_name(f".{target.name}.partial")

@@ -30,7 +30,7 @@ class Parser(LightningArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
-    def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]  # noqa: ARG002
+    def error(self, message: str, ex: Exception | None = None) -> None:  # noqa: ARG002
         """Print the message and exit with code 2."""
         print(f"error: {message}", file=sys.stderr)  # noqa: T201
         raise SystemExit(2)
@@ -53,12 +53,8 @@ class StageCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what belongs to the run and not to a class."""
-        parser.add_argument(
-            "--run_dir", type=str | None, default=None, help="the run's folder (default: ./runs/<name>)"
-        )
-        parser.add_argument(
-            "--resume", type=str | None, default=None, help="go on from this run's or checkpoint's folder"
-        )
+        parser.add_argument("--run_dir", type=str | None, default=None, help="the run's folder (default: ./runs/NAME)")
+        parser.add_argument("--resume", type=str | None, default=None, help="go on from this run or checkpoint")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:  # noqa: ARG002
         """Parse our merged recipe and flags; ``sys.argv`` stays as it is, since Lightning starts rank 1 from it."""
@@ -187,8 +183,8 @@ def _record(cli: StageCLI, checkpoint: str | None) -> None:
 def _headline(config: Namespace) -> dict[str, Any]:
     """Return the few values that a table of runs is read by."""
     keys = (
-        "data.path", "data.size", "data.global_batch", "data.tasks", "data.seed", "trainer.max_steps", "trainer.precision",
-        "trainer.devices", "model.kontext.checkpoint", "model.kontext.init", "model.kontext.seed",
+        "data.path", "data.size", "data.global_batch", "data.tasks", "data.seed", "trainer.max_steps",
+        "trainer.precision", "trainer.devices", "model.kontext.checkpoint", "model.kontext.init", "model.kontext.seed",
         "model.optimizer.learning_rate", "model.optimizer.warmup_steps", "model.optimizer.weight_decay",
     )  # fmt: skip
     return {key: config.get(key) for key in keys if key in config}

@@ -59,8 +59,11 @@ class SingleDevice(SingleDeviceStrategy):
         """Do nothing: ``load_checkpoint`` has done it."""
 
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
-    ) -> None:  # noqa: ARG002
+        self,
+        checkpoint: dict[str, Any],
+        filepath: str | Path,
+        storage_options: Any | None = None,  # noqa: ARG002
+    ) -> None:
         """Write the folder ``filepath``."""
         _save(self, checkpoint, Path(filepath))
 
@@ -107,8 +110,11 @@ class Sharded(ModelParallelStrategy):
         return {}
 
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
-    ) -> None:  # noqa: ARG002
+        self,
+        checkpoint: dict[str, Any],
+        filepath: str | Path,
+        storage_options: Any | None = None,  # noqa: ARG002
+    ) -> None:
         """Write the folder ``filepath``, every rank its shard."""
         _save(self, checkpoint, Path(self.broadcast(filepath)))
 

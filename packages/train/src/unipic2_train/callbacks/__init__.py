@@ -1,0 +1,1 @@
+"""What happens around training steps: EMA, monitor, pictures, scores, checkpoints, export."""

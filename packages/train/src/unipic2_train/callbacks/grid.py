@@ -76,8 +76,9 @@ def _draw_cell(sheet: Image.Image, cell: GridCell, left: int, top: int) -> None:
     font = ImageFont.load_default(size=11)
     width = _cell_width(cell) - MARGIN
     lines = textwrap.wrap(cell.text, max(10, width // 6))[:TEXT_LINES]
-    draw.text((left, top), "\n".join(lines), fill="black", font=font, spacing=1)
-    top += min(TEXT_LINES, max(1, len(lines))) * LINE + 2
+    above = top + (TEXT_LINES - len(lines)) * LINE - 3  # the text stands on the pictures, however many lines it has
+    draw.text((left, above), "\n".join(lines), fill="black", font=font, spacing=1)
+    top += TEXT_LINES * LINE
     for index, (picture, label) in enumerate(zip(cell.pictures, LABELS[len(cell.pictures)], strict=True)):
         place = left + index * (PICTURE + 4)
         enlarged = Image.fromarray(picture).resize((PICTURE, PICTURE), Image.Resampling.NEAREST)

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
@@ -66,14 +67,13 @@ class TrainingMonitor(Callback):
         if self._due(trainer.global_step + 1, trainer):
             gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
-            self._values["train/gradient_norm"].append(
-                float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
-            )
+            norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+            self._values["train/gradient_norm"].append(float(norm))
 
     def on_train_batch_end(
         self,
         trainer: Trainer,
-        pl_module: LightningModule,
+        pl_module: LightningModule,  # noqa: ARG002
         outputs: Any,
         batch: Any,
         batch_idx: int,  # noqa: ARG002
@@ -141,7 +141,7 @@ class TrainingMonitor(Callback):
 
 
 def matmul_peak(device: torch.device, size: int = 1024, seconds: float = 0.25) -> float:
-    """Return the floating-point operations per second of the best float32 (CPU) or bfloat16 (GPU) product in a short run."""
+    """Return the best floating-point operations per second of a matrix product: float32 on a CPU, bfloat16 on a GPU."""
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     left, right = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
     best, end = float("inf"), time.perf_counter() + seconds

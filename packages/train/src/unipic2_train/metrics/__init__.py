@@ -1,0 +1,1 @@
+"""Scores as torchmetrics, synchronised over ranks."""

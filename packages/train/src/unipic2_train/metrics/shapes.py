@@ -35,6 +35,13 @@ class ShapesScore(Metric):
     """
 
     full_state_update = False
+    t2i_exact: Tensor
+    t2i_accepted: Tensor
+    t2i_total: Tensor
+    edit_exact: Tensor
+    edit_accepted: Tensor
+    edit_total: Tensor
+    copies: Tensor
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,0 +1,1 @@
+"""One thin LightningModule per stage."""

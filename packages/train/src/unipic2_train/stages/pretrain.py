@@ -26,14 +26,15 @@ class PretrainStage(LightningModule):
         optimizer: Optimiser and schedule.
     """
 
+    kontext: Kontext
+
     def __init__(self, kontext: KontextConfig, optimizer: OptimizerConfig) -> None:
         super().__init__()
         self.kontext_config, self.optimizer = kontext, optimizer
-        self.kontext: Kontext | None = None
 
     def configure_model(self) -> None:
         """Load what is frozen and build the transformer, sharded under FSDP."""
-        if self.kontext is None:
+        if not hasattr(self, "kontext"):
             mesh = self.device_mesh["data_parallel"] if self.device_mesh else None
             self.kontext = Kontext(self.kontext_config, self.trainer.strategy.root_device, mesh)
 

@@ -30,16 +30,17 @@ class VaeStage(LightningModule):
         seed: Seed of initial weights and of the posterior's noise.
     """
 
+    vae: AutoencoderKL
+
     def __init__(
         self, vae: AutoencoderConfig, objective: AutoencoderObjective, optimizer: OptimizerConfig, seed: int = 0
     ) -> None:
         super().__init__()
         self.vae_config, self.objective, self.optimizer, self.seed = vae, objective, optimizer, seed
-        self.vae: AutoencoderKL | None = None
 
     def configure_model(self) -> None:
         """Build the autoencoder from its seed."""
-        if self.vae is None:
+        if not hasattr(self, "vae"):
             self.vae = self.vae_config.build(self.seed).to(memory_format=torch.channels_last)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: ARG002

@@ -1,0 +1,1 @@
+"""What chains stages and writes whole checkpoints."""
