@@ -20,10 +20,10 @@ _FLOOR = 60.0  # RGB distance to the background below which nothing is foregroun
 _SHARE = 0.45  # of the contrast nearby that makes a pixel foreground; not 1/2, where edges between pixels tie
 _AREA = (28.0, 190.0)  # of an object, in square world units
 _FRAGMENT = 7.0  # foreground of this area that is no object is unexplained, in square world units
-_COLOR_DISTANCE = 70.0  # RGB, from the mean of the inner pixels to the palette, at most
+_COLOR_DISTANCE = 55.0  # RGB, from the mean of the inner pixels to the palette, at most
 _PURITY = 0.75  # share of the inner pixels that are nearest to the object's colour, at least
 _TOLERANCE = 0.005  # of the moments, beyond what clean pictures show
-_DEVIATION = 60.0  # squared Mahalanobis distance from a shape's moments, at most; half an object has over 100
+_DEVIATION = 45.0  # squared Mahalanobis distance from a shape's moments, at most; half an object has over 100
 _IN_PLANE = np.array([[[0] * 3] * 3, [[0, 1, 0], [1, 1, 1], [0, 1, 0]], [[0] * 3] * 3])
 _PALETTE = np.array(list(COLORS.values()), np.float32)
 _COLOR_NAMES = tuple(COLORS)
@@ -44,67 +44,88 @@ class HardMaskDetector:
         background = np.median(border, 1)
         contrast = np.sqrt(((pixels - background[:, None, None]) ** 2).sum(-1))  # (B, H, H)
         reach = 2 * int(3 * scale) + 1
-        nearby = ndimage.maximum_filter(contrast, (1, reach, reach))
-        mask = (contrast > _SHARE * nearby) & (contrast > _FLOOR)
+        mask = (contrast > _SHARE * ndimage.maximum_filter(contrast, (1, reach, reach))) & (contrast > _FLOOR)
         labels, count = ndimage.label(mask, _IN_PLANE)
+        picture, rows, columns = np.nonzero(labels)
+        region = labels[picture, rows, columns] - 1  # of each foreground pixel
+        inner = ndimage.binary_erosion(mask, _IN_PLANE, round(scale))[picture, rows, columns]
+        color, pure = _colors(pixels[picture, rows, columns][inner], region[inner], count)
+        area = np.bincount(region, minlength=count) / scale**2
+        shape, deviation = _shapes(region, rows, columns, count)
+        good = (area >= _AREA[0]) & (area <= _AREA[1]) & pure & (deviation <= _DEVIATION)
         found: list[list[Detected]] = [[] for _ in images]
         unexplained = [False] * len(images)
-        for label, box in enumerate(ndimage.find_objects(labels, count), 1):
-            region = labels[box][0] == label
-            area = region.sum() / scale**2
-            if area < _FRAGMENT:
-                continue
+        middle = images.shape[1] - 1
+        for index, box in enumerate(ndimage.find_objects(labels, count)):
             number = box[0].start
-            core = ndimage.binary_erosion(region, iterations=round(scale))
-            result = _classify(region, pixels[box][0][core], area)
-            if result is None:
+            if good[index]:
+                left, top, right, bottom = box[2].start, box[1].start, box[2].stop - 1, box[1].stop - 1
+                cell = 2 * (top + bottom > middle) + (left + right > middle)
+                name, score = _COLOR_NAMES[color[index]], float(np.exp(-deviation[index] / 200))
+                found[number].append(Detected(SHAPES[shape[index]], name, cell, (left, top, right, bottom), score))
+            elif area[index] >= _FRAGMENT:
                 unexplained[number] = True
-                continue
-            left, top, right, bottom = box[2].start, box[1].start, box[2].stop - 1, box[1].stop - 1
-            middle = images.shape[1] - 1
-            cell = 2 * (top + bottom > middle) + (left + right > middle)
-            found[number].append(Detected(result[0], result[1], cell, (left, top, right, bottom), result[2]))
         return [
             Detection(tuple(sorted(objects, key=lambda o: -o.score)), tuple(color), flag)
             for objects, color, flag in zip(found, background.tolist(), unexplained, strict=True)
         ]
 
 
-def _classify(region: np.ndarray, core: np.ndarray, area: float) -> tuple[str, str, float] | None:
-    """Return shape, colour and score of a region (h, w) with core pixels (n, 3); None if it is no object."""
-    if not _AREA[0] <= area <= _AREA[1] or not len(core):
-        return None
-    distances = np.linalg.norm(_PALETTE - core[:, None], axis=2)  # (n, K)
-    color = int(np.bincount(distances.argmin(1)).argmax())
-    alike = (distances.argmin(1) == color).mean() >= _PURITY
-    offset = _moments(region) - _MEANS  # (S, 9)
-    deviation = np.einsum("si,ij,sj->s", offset, _PRECISION, offset)
-    shape = int(deviation.argmin())
-    if deviation[shape] > _DEVIATION or not alike or np.linalg.norm(_PALETTE[color] - core.mean(0)) > _COLOR_DISTANCE:
-        return None
-    return SHAPES[shape], _COLOR_NAMES[color], float(np.exp(-deviation[shape] / 200))
+def _colors(pixels: np.ndarray, region: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the colour that most inner pixels of each region are nearest to (N,), and whether it is a clear one (N,).
+
+    Args:
+        pixels: Inner pixels of all regions, (P, 3).
+        region: Region of each, (P,).
+        count: Number of regions N.
+    """
+    votes = np.zeros((count, len(_PALETTE)))
+    np.add.at(votes, (region, ((pixels[:, None] - _PALETTE) ** 2).sum(-1).argmin(1)), 1)
+    total = np.maximum(votes.sum(1), 1)
+    mean = np.stack([np.bincount(region, pixels[:, channel], count) for channel in range(3)], 1) / total[:, None]
+    color = votes.argmax(1)
+    distance = np.linalg.norm(_PALETTE[color] - mean, axis=1)
+    return color, (votes.max(1) >= _PURITY * total) & (distance <= _COLOR_DISTANCE)
 
 
-def _moments(region: np.ndarray) -> np.ndarray:
-    """Return central moments up to degree 4 of a mask, in units of the square root of its area: (9,).
+def _shapes(region: np.ndarray, rows: np.ndarray, columns: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the shape whose moments are nearest to each region's, (N,), and the squared distance, (N,)."""
+    offset = _moments(region, rows, columns, count)[:, None] - _MEANS  # (N, S, 9)
+    deviation = np.einsum("nsi,ij,nsj->ns", offset, _PRECISION, offset)
+    return deviation.argmin(1), deviation.min(1, initial=np.inf)
+
+
+def _moments(region: np.ndarray, rows: np.ndarray, columns: np.ndarray, count: int) -> np.ndarray:
+    """Return central moments up to degree 4 of masks, in units of the square root of their area: (N, 9).
 
     With z = x + iy: |z|^2, Re z^4, |z|^4, and real and imaginary part of z^2, z^3 and |z|^2 z. They tell, free of size,
     how far the mass spreads and how symmetric it is by halves, thirds and quarters.
+
+    Args:
+        region: Mask of each pixel, (P,).
+        rows: Its row, (P,).
+        columns: Its column, (P,).
+        count: Number of masks N.
     """
-    y, x = np.nonzero(region)
-    z = (x - x.mean() + 1j * (y - y.mean())) / np.sqrt(len(x))
+    area = np.bincount(region, minlength=count)
+    x, y = (axis - (np.bincount(region, axis, count) / area)[region] for axis in (columns, rows))
+    z = (x + 1j * y) / np.sqrt(area)[region]
     square, spread = z * z, np.abs(z) ** 2
-    second, third, lean = square.mean(), (square * z).mean(), (spread * z).mean()
-    even = [spread.mean(), (square * square).mean().real, (spread * spread).mean()]
-    return np.array([*even, second.real, second.imag, third.real, third.imag, lean.real, lean.imag])
+    third, lean = square * z, spread * z
+    even = (spread, (square * square).real, spread * spread)
+    odd = (square.real, square.imag, third.real, third.imag, lean.real, lean.imag)
+    return np.stack([np.bincount(region, values, count) / area for values in (*even, *odd)], 1)
 
 
 def _statistics() -> tuple[np.ndarray, np.ndarray]:
     """Return mean (S, 9) and shared inverse covariance (9, 9) of the shapes' moments over radii and subpixel places."""
     steps = np.arange(10, 11, 0.125)
     radius, x, y = (axis.ravel() for axis in np.meshgrid(np.arange(5, 7.1, 0.5), steps, steps))
-    moments = [[_moments(mask) for mask in coverage(shape, x, y, radius, 20, 20) > _SHARE] for shape in SHAPES]
-    covariance = np.mean([np.cov(np.array(rows).T) for rows in moments], 0) + _TOLERANCE**2 * np.eye(9)
+    moments = []
+    for shape in SHAPES:
+        which, rows, columns = np.nonzero(coverage(shape, x, y, radius, 20, 20) > _SHARE)
+        moments.append(_moments(which, rows, columns, len(radius)))
+    covariance = np.mean([np.cov(values.T) for values in moments], 0) + _TOLERANCE**2 * np.eye(9)
     return np.mean(moments, 1), np.linalg.inv(covariance)
 
 
