@@ -249,10 +249,12 @@ def load_lora(pipeline: StableDiffusion3KontextPipeline, path: str | Path, *, sc
     if not file.is_file():
         msg = f"There is no LoRA file {file}. Pass a .safetensors file, or a folder with {file.name} in it."
         raise CheckpointError(msg)
+    from safetensors import SafetensorError
+
     adapter = f"lora_{len(pipeline.get_list_adapters().get('transformer', []))}"
     try:
         pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=adapter)
-    except Exception as error:
+    except (ValueError, RuntimeError, KeyError, OSError, SafetensorError) as error:
         msg = f"{file} can't be loaded as a LoRA of this transformer: {str(error).splitlines()[0]}"
         raise CheckpointError(msg) from error
     pipeline.set_adapters([adapter], [scale])

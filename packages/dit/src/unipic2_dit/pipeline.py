@@ -122,7 +122,7 @@ class StableDiffusion3KontextPipeline(DiffusionPipeline, SD3LoraLoaderMixin):
         joint_attention_kwargs: dict[str, Any] | None = None,
         callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
-    ) -> StableDiffusion3PipelineOutput | tuple[Any]:
+    ) -> Any:
         """Generate pictures, or edit those in ``image``.
 
         Args:
@@ -219,7 +219,12 @@ class StableDiffusion3KontextPipeline(DiffusionPipeline, SD3LoraLoaderMixin):
             )
             raise ValueError(msg)
         conditioner = TextConditioner(
-            *(getattr(self, name) for name in self._optional_components),
+            self.text_encoder,
+            self.tokenizer,
+            self.text_encoder_2,
+            self.tokenizer_2,
+            self.text_encoder_3,
+            self.tokenizer_3,
             joint_attention_dim=self.transformer.config.joint_attention_dim,
             t5_length=max_sequence_length,
         )
@@ -315,9 +320,7 @@ class StableDiffusion3KontextPipeline(DiffusionPipeline, SD3LoraLoaderMixin):
             msg = f"Unknown output_type {output_type!r}: use 'pil', 'np', 'pt' or 'latent'."
             raise ValueError(msg)
         if original_size and (image is None or output_type != "pil"):
-            msg = (
-                "original_size resizes an edited PIL picture to the input's size: it needs image and output_type 'pil'."
-            )
+            msg = "original_size resizes edited PIL pictures to the input's size: it needs image and output_type 'pil'."
             raise ValueError(msg)
         unknown = sorted(set(callback_tensors) - set(self._callback_tensor_inputs))
         if unknown:
