@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 
 from unipic2_data.errors import DataError
-from unipic2_data.loader import TrainLoader, eval_batches
+from unipic2_data.loader import SampleStore, TrainLoader, eval_batches
 from unipic2_data.manifest import Manifest
 from unipic2_train import home
 
@@ -94,7 +95,15 @@ class ShardData(LightningDataModule):
 
     def val_dataloader(self) -> FixedBatches:
         """Return this rank's share of fixed validation batches of every kind; every rank has as many."""
-        batches = (self.fixed_batches("validation", kind, self.validation_samples) for kind in self.kinds)
+        kinds = self.kinds_in("validation")
+        if not kinds:
+            assert self.manifest is not None
+            msg = (
+                f"the validation split of {self.manifest.root} has no {' or '.join(self.kinds)} samples: make some "
+                "(`unipic2-data import --validation_fraction`), or train without (--trainer.limit_val_batches 0)"
+            )
+            raise DataError(msg)
+        batches = (self.fixed_batches("validation", kind, self.validation_samples) for kind in kinds)
         return FixedBatches([batch for of_kind in batches for batch in of_kind])
 
     def test_dataloader(self) -> FixedBatches:
@@ -106,6 +115,18 @@ class ShardData(LightningDataModule):
         """The kinds that this run trains on."""
         assert self.manifest is not None
         return list(self.tasks or self.manifest.kinds("train"))
+
+    def kinds_in(self, split: str) -> list[str]:
+        """The kinds that this run trains on and that a split has; few imported samples may leave a kind without."""
+        assert self.manifest is not None
+        return [kind for kind in self.kinds if self.manifest.counts.get(split, {}).get(kind)]
+
+    @property
+    def has_ground_truth(self) -> bool:
+        """Whether samples say what a right picture shows: those of the shapes world do, imported ones do not."""
+        assert self.manifest is not None
+        store = SampleStore(self.manifest, "train", self.kinds)
+        return all("shapes" in store.read(kind, 0).meta for kind in self.kinds)
 
     def fixed_batches(self, split: str, kind: str, samples: int, batch_size: int = 64) -> Iterator[Batch]:
         """Yield this rank's share of the first samples of a split, in a fixed order.
@@ -133,14 +154,24 @@ class ShardData(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Return what the order depends on, to compare at resume."""
         assert self.manifest is not None
-        return {"manifest": self.manifest.digest, "seed": self.seed, "global_batch": self.global_batch}
+        tasks = self.tasks and dict(sorted(self.tasks.items()))
+        return {
+            "manifest": self.manifest.digest,
+            "seed": self.seed,
+            "global_batch": self.global_batch,
+            "tasks": tasks,
+            "size": self.size,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Refuse to go on with other data.
 
         Raises:
-            ValueError: Manifest, seed or global batch differ from the checkpoint's.
+            ValueError: Manifest, seed, global batch, tasks or size differ from the checkpoint's.
         """
+        assert self.trainer is not None
+        if self.trainer.state.fn != TrainerFn.FITTING:  # A finished model may be scored on any data.
+            return
         own = self.state_dict()
         changed = [f"{key}: {state_dict[key]} then, {own[key]} now" for key in own if own[key] != state_dict[key]]
         if changed:

@@ -68,8 +68,11 @@ def provide(reference: str) -> Path:
         print(f"first use: making {reference} at {target}", file=sys.stderr)  # noqa: T201
         partial = target.with_name(f".{target.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        _BUILDERS[thing](partial, _recipe(preset, thing))
-        partial.rename(target)
+        try:
+            _BUILDERS[thing](partial, _recipe(preset, thing))
+            partial.rename(target)
+        finally:  # also on Ctrl-C
+            shutil.rmtree(partial, ignore_errors=True)
     return target
 
 

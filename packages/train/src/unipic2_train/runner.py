@@ -8,13 +8,16 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch.distributed as dist
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
+from unipic2_data.manifest import Manifest
+from unipic2_data.plan import Plan
 from unipic2_train import home
 from unipic2_train.datamodule import ShardData
-from unipic2_train.tracking import Run, Tracker, find_checkpoint, git_revision, package_versions
+from unipic2_train.tracking import Run, RunError, Tracker, find_checkpoint, git_revision, package_versions
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -70,6 +73,7 @@ class StageCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build trainer, stage and data, unless only the configuration is wanted."""
         if self.build:
+            _check_data(self.config)
             self.run_record = _open_run(self.stage, self.config)
             super().instantiate_classes()
 
@@ -103,15 +107,21 @@ def run(entry: Entry, stage: str, action: str, arguments: list[str]) -> Path:
     checkpoint = str(find_checkpoint(Path(cli.config.resume))) if cli.config.resume else None
     if cli.trainer.is_global_zero:
         _record(cli, checkpoint)
-    if action != "fit":
-        getattr(cli.trainer, action)(cli.model, cli.datamodule, ckpt_path=checkpoint, verbose=False)
-        return folder
-    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint)
-    if cli.trainer.interrupted:
-        raise KeyboardInterrupt
-    if any(hasattr(callback, "test_samples") for callback in cli.trainer.callbacks):
-        cli.trainer.test(cli.model, cli.datamodule, verbose=False)
+    try:
+        if action != "fit":
+            getattr(cli.trainer, action)(cli.model, cli.datamodule, ckpt_path=checkpoint, verbose=False)
+            return folder
+        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint)
+        scored = any(hasattr(callback, "test_samples") for callback in cli.trainer.callbacks)
+        if scored and cli.datamodule.kinds_in("test"):
+            cli.trainer.test(cli.model, cli.datamodule, verbose=False)
+    except SystemExit as error:  # Lightning's way to end after Ctrl-C, with code 1
+        if cli.trainer.interrupted:
+            raise KeyboardInterrupt from error
+        raise
     _say_where(cli, folder)
+    if dist.is_initialized():  # Not before: fit and test share the processes.
+        dist.destroy_process_group()
     return folder
 
 
@@ -133,10 +143,11 @@ def export_run(run: Path, out: Path) -> None:
 
     checkpoint = find_checkpoint(Path(run))
     record = Run.reopen(checkpoint.parent.parent)
-    config = record.folder / "config.yaml"
-    arguments = _layered(record.stage, ["--config", str(config), "--trainer.logger", "false"])
+    # Any world size's checkpoint loads in one process. No batch is looked at: the pass only loads.
+    layers = ["--config", str(record.folder / "config.yaml"), "--config", "hardware/cpu"]
+    flags = ["--trainer.logger", "false", "--trainer.limit_val_batches", "0", "--resume", str(checkpoint)]
     _quiet()
-    cli = StageCLI(record.stage, _stage_class(STAGES[record.stage]), [*arguments, "--resume", str(checkpoint)])
+    cli = StageCLI(record.stage, _stage_class(STAGES[record.stage]), _layered(record.stage, [*layers, *flags]))
     cli.trainer.validate(cli.model, cli.datamodule, ckpt_path=str(checkpoint), verbose=False)
     from unipic2_train.callbacks.ema import averaged_weights
 
@@ -150,7 +161,16 @@ def _stage_class(entry: Entry) -> type[LightningModule]:
     return getattr(importlib.import_module(module), name)
 
 
+def _check_data(config: Namespace) -> None:
+    """Read what there is to train on before a run's folder is made."""
+    data = config.data
+    Plan(Manifest.load(home.path(data.path)).kinds("train"), data.seed, data.global_batch, data.tasks)
+
+
 def _open_run(stage: str, config: Namespace) -> Run:
+    if config.resume and config.run_dir:
+        msg = "--resume goes on in the run's own folder: leave --run_dir out, or start a new run from its export"
+        raise RunError(msg)
     if config.resume:
         return Run.reopen(find_checkpoint(Path(config.resume)).parent.parent)
     return Run.start(stage, Path(config.run_dir) if config.run_dir else None)
@@ -197,7 +217,7 @@ def _say_where(cli: StageCLI, folder: Path) -> None:
     for name, path in (("picture", "samples/test.png"), ("scores", "scores.md"), ("model", "export")):
         if (folder / path).exists():
             lines.append(f"{name + ':':12}{folder / path}")
-    lines.append(f"MLflow:     mlflow ui --backend-store-uri sqlite:///{folder.parent / 'mlflow.db'}")
+    lines += [f"MLflow:     mlflow ui --backend-store-uri {logger._tracking_uri}" for logger in cli.trainer.loggers]
     print("\n".join(lines))  # noqa: T201
 
 

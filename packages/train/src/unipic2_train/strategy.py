@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch.distributed as dist
 from lightning.pytorch.strategies import ModelParallelStrategy, SingleDeviceStrategy
 from torch.distributed.tensor import DTensor
 
@@ -98,8 +97,11 @@ class Sharded(ModelParallelStrategy):
         super().setup(trainer)
         unsharded = [n for n, p in trainable_parameters(self.lightning_module).items() if not isinstance(p, DTensor)]
         if unsharded:  # Their gradients would never be synchronised, silently.
-            msg = f"trainable parameters outside fully_shard: {unsharded[:10]}"
-            raise RuntimeError(msg)
+            msg = (
+                f"this stage does not shard {len(unsharded)} of the parameters that it trains ({unsharded[0]}, ...): "
+                "run it in one process (--config hardware/cpu or hardware/gpu)"
+            )
+            raise ValueError(msg)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Return nothing: ``save_checkpoint`` collects the trainable parameters itself."""
@@ -126,12 +128,6 @@ class Sharded(ModelParallelStrategy):
         """Remove a checkpoint folder (first rank only)."""
         if self.is_global_zero:
             training_checkpoint.remove(Path(filepath))
-
-    def teardown(self) -> None:
-        """Tear down and close the process group, so that no rank hangs at exit."""
-        super().teardown()
-        if dist.is_initialized():
-            dist.destroy_process_group()
 
 
 def _save(strategy: Strategy, checkpoint: dict[str, Any], path: Path) -> None:

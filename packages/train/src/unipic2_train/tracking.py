@@ -49,6 +49,9 @@ class Run:
         name = f"{stage}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         inherited = os.environ.get(RUN_DIR_VARIABLE) if rank_zero_only.rank else None
         chosen = Path(inherited or folder or Path("runs") / name).expanduser().resolve()
+        if inherited is None and (chosen / RUN_FILE).exists():
+            msg = f"{chosen} holds a run already: go on with --resume {chosen}, or name another folder by --run_dir"
+            raise RunError(msg)
         os.environ[RUN_DIR_VARIABLE] = str(chosen)
         return cls(chosen, stage)
 
@@ -85,7 +88,7 @@ def find_checkpoint(target: Path) -> Path:
     if is_training_checkpoint(target):
         return target.resolve()
     folder = target / "checkpoints"
-    complete = [path for path in folder.glob("step-*") if is_training_checkpoint(path)] if folder.is_dir() else []
+    complete = [path for path in folder.glob("step-*[0-9]") if is_training_checkpoint(path)] if folder.is_dir() else []
     if not complete:
         msg = f"{target} holds no complete checkpoint to resume from (looked for {folder}/step-*)"
         raise RunError(msg)

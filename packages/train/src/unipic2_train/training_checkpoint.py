@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch.optim import Optimizer
 
@@ -39,9 +39,10 @@ __all__ = [
 
 META = "meta.pt"
 MODEL, EMA, OPTIMIZER = "model", "ema", "optimizer"
+LEARNING_RATES = "learning_rates"
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(ValueError):
     """A training checkpoint that can't be written or does not fit the run that loads it."""
 
 
@@ -75,25 +76,31 @@ def save(
         CheckpointError: The folder could not be written (disk full, no permission); nothing half-written remains.
     """
     tensors = _collect(module, optimizers, ema)
+    # The optimiser's tensors carry no learning rate, and a schedule sets it only after its next step.
+    rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     temporary = path.with_name(f".{path.name}.partial")
+
+    def start() -> None:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+
+    def finish() -> None:
+        torch.save({**meta, LEARNING_RATES: rates}, temporary / META)
+        _replace(temporary, path)
+
     try:
-        if _is_first_rank():
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-        _barrier()
+        _on_first_rank(start)
         dcp.save(tensors, checkpoint_id=temporary, no_dist=not _is_distributed())
-        if _is_first_rank():
-            torch.save(meta, temporary / META)
-            _replace(temporary, path)
-        _barrier()
+        _on_first_rank(finish)
     except (OSError, dcp.CheckpointException, RuntimeError) as error:
-        if _is_first_rank():
-            shutil.rmtree(temporary, ignore_errors=True)
         msg = (
             f"could not write the checkpoint {path}: {_root_cause(error)}. Free space or choose another folder with "
             "--run_dir; checkpoints written before are intact."
         )
         raise CheckpointError(msg) from error
+    finally:  # also on Ctrl-C
+        if _is_first_rank():
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def load(
@@ -126,6 +133,9 @@ def load(
     ema = {name: tensors[f"{EMA}/{name}"] for name in parameters if f"{EMA}/{name}" in tensors}
     # weights_only=False: meta.pt is written by this process's own stack and holds Lightning's plain containers.
     meta = torch.load(path / META, map_location="cpu", weights_only=False)
+    for optimizer, rates in zip(optimizers, meta.pop(LEARNING_RATES), strict=False):
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
     return meta, ema or None
 
 
@@ -236,6 +246,20 @@ def _is_first_rank() -> bool:
     return not _is_distributed() or dist.get_rank() == 0
 
 
-def _barrier() -> None:
+def _on_first_rank(action: Callable[[], None]) -> None:
+    """Run ``action`` on the first rank; if it fails all ranks raise, so that none waits for the others for ever.
+
+    Raises:
+        OSError: What ``action`` raised on the first rank.
+        RuntimeError: Likewise.
+    """
+    failure: list[OSError | RuntimeError | None] = [None]
+    if _is_first_rank():
+        try:
+            action()
+        except (OSError, RuntimeError) as error:
+            failure[0] = error
     if _is_distributed():
-        dist.barrier()
+        dist.broadcast_object_list(failure, src=0)
+    if failure[0] is not None:
+        raise failure[0]

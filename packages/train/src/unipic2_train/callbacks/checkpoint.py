@@ -33,6 +33,8 @@ class TrainingCheckpoint(ModelCheckpoint):
             save_top_k=keep,
             every_n_train_steps=every_n_steps,
             save_on_train_epoch_end=False,
+            # A run that is resumed from an older checkpoint replaces the newer ones as it reaches their steps.
+            enable_version_counter=False,
         )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -46,11 +46,11 @@ class SampleGrid(Callback):
     def _draw(self, trainer: Trainer, pl_module: LightningModule, split: str, name: str) -> None:
         data: Any = trainer.datamodule
         cells: list[GridCell] = []
-        for kind in data.kinds:
+        for kind in data.kinds_in(split):
             # Every rank draws the same few pictures: under FSDP a forward needs all of them anyway.
             batch = data.fixed_batch(split, kind, self.samples)
             cells += GridCell.of_batch(batch, pl_module.generate(batch))
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and cells:
             file = Path(trainer.default_root_dir) / "samples" / name
             save_grid(cells, file)
             for logger in trainer.loggers:
@@ -70,14 +70,24 @@ class ShapesEvaluation(Callback):
     def __init__(self, validation_samples: int = 64, test_samples: int = 1000) -> None:
         self.validation_samples, self.test_samples = validation_samples, test_samples
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Look once whether there is ground truth to score by: imported pictures have none."""
+        data: Any = trainer.datamodule
+        data.setup(stage)
+        self.scores = data.has_ground_truth
+        if not self.scores:
+            rank_zero_info("the data has no ground truth (it is not of the shapes world): pictures are not scored")
+
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score on validation prompts."""
-        if self.validation_samples:
+        if self.validation_samples and self.scores:
             score = self._score(trainer, pl_module, "validation", self.validation_samples)
             self._log(trainer, score, "validation")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score on unseen test prompts and write the table."""
+        if not self.scores:
+            return
         score = self._score(trainer, pl_module, "test", self.test_samples)
         metrics = self._log(trainer, score, "test")
         if trainer.is_global_zero:
@@ -87,7 +97,7 @@ class ShapesEvaluation(Callback):
     def _score(self, trainer: Trainer, pl_module: LightningModule, split: str, samples: int) -> ShapesScore:
         data: Any = trainer.datamodule
         score = ShapesScore().to(pl_module.device)
-        for kind in data.kinds:
+        for kind in data.kinds_in(split):
             for batch in data.fixed_batches(split, kind, samples, batch_size=100):
                 score.update(kind, pl_module.generate(batch), batch.meta)
         if trainer.world_size > 1:
