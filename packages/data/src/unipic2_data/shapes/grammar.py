@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from unipic2_data.randomness import keyed_rng
 from unipic2_data.shapes.edits import EDIT_PHRASINGS, EDITS, HELD_OUT_EDIT_PHRASING, draw_edit
-from unipic2_data.shapes.prompts import PROMPTS, TAGS, scene_caption
+from unipic2_data.shapes.prompts import PROMPTS, TAGS
 from unipic2_data.shapes.scene import CELLS, COLORS, SHAPES, Draws
-from unipic2_data.shapes.world import random_scene
+from unipic2_data.shapes.world import random_caption
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +32,6 @@ def example_texts(count: int, seed: int = 0) -> Iterator[str]:
         if turn == 0:
             yield draws.choice(PROMPTS["train"][draws.choice(TAGS)]).text
         elif turn == 1:
-            yield scene_caption(random_scene(draws, "train"), draws).text
+            yield random_caption(draws)[0].text
         else:
             yield draw_edit(draws.choice(EDITS), "train", draws).instruction

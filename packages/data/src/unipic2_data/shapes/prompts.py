@@ -38,7 +38,7 @@ PHRASINGS = (
     "there is {x}",
     "show {x}",
 )
-HELD_OUT_PHRASING = "show a picture of {x}"  # known words in a new order
+HELD_OUT_PHRASING = "image of {x}"  # known words in a new order
 _SHARES = {"train": 0.72, "validation": 0.08, "test": 0.20}
 _NUMBERS = ("one", "two", "three")
 _RELATIONS = {  # cells of (the first, the second) object: same row or same column, never a diagonal
@@ -108,7 +108,7 @@ def scene_for(prompt: Prompt, split: str, draws: Draws, attempts: int = 300) -> 
 
 
 def scene_caption(scene: Scene, draws: Draws) -> Prompt:
-    """Return a caption that names every object of the scene with colour and cell, at most 12 words."""
+    """Return a caption that names every object of the scene with colour and cell; two objects make 9 words."""
     items: list[Item] = draws.sample(scene.items, len(scene.items))
     text = ", ".join(f"{item.color} {item.shape} {CELLS[item.cell]}" for item in items)
     if len(items) == 1 and draws.below(2):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["TRAIN_TAG_WEIGHTS", "ShapesConfig", "prompt_list", "random_scene", "write_shapes"]
+__all__ = ["TRAIN_TAG_WEIGHTS", "ShapesConfig", "prompt_list", "random_caption", "random_scene", "write_shapes"]
 
 TRAIN_TAG_WEIGHTS = {  # what needs most practice comes most often; "scene" = captions that name every object and cell
     "single_object": 0.08,
@@ -43,6 +43,7 @@ _IMAGES_PER_PROMPT = 16  # at most, in the fixed splits
 _DIFFERENT = {"test": 400}  # so many strings of the split come before any repetition
 _SHARD_SAMPLES = 4096
 _CHUNK = 256  # samples rendered together
+_CAPTION_ITEMS = 2  # objects that a "scene" caption names, at most
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,17 @@ def random_scene(draws: Draws, split: str) -> Scene:
         scene = random_scene_for("replace", draws, allow_pairs=split == "heldout")
         if scene.split == split:
             return scene
+
+
+def random_caption(draws: Draws) -> tuple[Prompt, Scene]:
+    """Draw a training scene with the caption that names all of it.
+
+    Scenes of three objects are left out: their captions would cost every prompt tokens that only they need.
+    """
+    while True:
+        scene = random_scene(draws, "train")
+        if len(scene.items) <= _CAPTION_ITEMS:
+            return scene_caption(scene, draws), scene
 
 
 def prompt_list(split: str, count: int, seed: int) -> list[Prompt]:
@@ -197,9 +209,8 @@ def _draw_t2i_train(seed: int, index: int) -> _Drawn:
     while True:
         tag = _weighted(draws.uniform(), TRAIN_TAG_WEIGHTS)
         if tag == "scene":
-            scene: Scene | None = random_scene(draws, "train")
-            assert scene is not None
-            prompt = scene_caption(scene, draws)
+            prompt, captioned = random_caption(draws)
+            scene: Scene | None = captioned
             if prompt.split != "train":
                 continue
         else:
