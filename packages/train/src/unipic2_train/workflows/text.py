@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TextConfig", "write_text_encoders"]
 
+BRANCH_STRENGTH = 0.1
 CLIP_WORD_END = "</w>"
 CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 
@@ -125,7 +126,7 @@ def _clip(tokenizer: CLIPTokenizer, config: TextConfig, generator: torch.Generat
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    _seed(model, generator)
+    _seed(model, generator, last_layer=f"layers.{config.num_layers - 1}.")
     return model.eval()
 
 
@@ -148,10 +149,19 @@ def _t5(tokenizer: T5Tokenizer, config: TextConfig, generator: torch.Generator) 
     return model.eval()
 
 
-def _seed(model: nn.Module, generator: torch.Generator) -> None:
-    """Draw all weights anew: unit variance for embeddings, so that words stand far apart; norms stay as they are."""
+def _seed(model: nn.Module, generator: torch.Generator, last_layer: str = "") -> None:
+    """Draw all weights anew; norms stay as they are.
+
+    Embeddings have unit variance, so that words stand far apart, and layers add little to them, so that a word keeps its
+    identity in every context. Only ``last_layer`` mixes at full strength: CLIP's pooled embedding comes from behind it,
+    its token embeddings from before it.
+    """
     for name, parameter in model.named_parameters():
         if parameter.ndim < 2:
+            parameter.fill_(1.0 if name.endswith("weight") else 0.0)
             continue
         std = 1.0 if "embed" in name or "shared" in name else parameter.shape[1] ** -0.5
+        closes_branch = name.endswith(("out_proj.weight", "fc2.weight", ".o.weight", ".wo.weight"))
+        if closes_branch and not (last_layer and last_layer in name):
+            std *= BRANCH_STRENGTH
         parameter.normal_(0.0, std, generator=generator)
