@@ -229,12 +229,17 @@ def _replace(source: Path, target: Path) -> None:
 
 
 def _root_cause(error: BaseException) -> str:
-    """Name the operating system's reason inside the wrappers of torch.distributed.checkpoint."""
+    """Name the operating system's reason inside the wrappers of torch."""
     if isinstance(error, dcp.CheckpointException):
         causes = [failure[0] for failure in error.failures.values()]
         error = causes[0] if causes else error
-    if isinstance(error, OSError) and error.errno is not None:
-        return f"{errno.errorcode.get(error.errno, error.errno)} ({error.strerror})"
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, OSError) and link.errno is not None:
+            return f"{errno.errorcode.get(link.errno, link.errno)} ({link.strerror})"
+        link = link.__cause__ or link.__context__
+    if "PyTorchStreamWriter" in str(error) or "enforce fail" in str(error):  # torch.save's only word for a short write
+        return "a file could not be written whole (disk full?)"
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 

@@ -15,7 +15,7 @@ __all__ = ["TrainingCheckpoint"]
 
 
 class TrainingCheckpoint(ModelCheckpoint):
-    """Write ``checkpoints/step-N`` in the run's folder every so many optimiser steps.
+    """Write ``checkpoints/step-N`` in the run's folder every so many optimiser steps, and at the end.
 
     Args:
         every_n_steps: Optimiser steps between checkpoints.
@@ -41,6 +41,11 @@ class TrainingCheckpoint(ModelCheckpoint):
         """Write below the run's folder."""
         self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
         super().setup(trainer, pl_module, stage)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Write the last step too, so that a finished run can be exported again or go on for longer."""
+        if self.save_top_k != 0 and not trainer.interrupted and self._last_global_step_saved != trainer.global_step:
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:  # noqa: ARG002
         """Say what is left and how to go on."""

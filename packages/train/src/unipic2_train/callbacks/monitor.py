@@ -94,6 +94,14 @@ class TrainingMonitor(Callback):
             self._bar.update(trainer.global_step - self._last_step)
         self._last_step = trainer.global_step
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Log what the stage measured, at its optimiser step (Lightning itself would count batches, from 0)."""
+        self._log_evaluation(trainer, "validation/")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Log what the stage measured."""
+        self._log_evaluation(trainer, "test/")
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Close the progress bar."""
         if self._bar is not None:
@@ -102,6 +110,11 @@ class TrainingMonitor(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:  # noqa: ARG002
         """Close the progress bar."""
         self.on_train_end(trainer, pl_module)
+
+    def _log_evaluation(self, trainer: Trainer, prefix: str) -> None:
+        values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(prefix)}
+        for logger in trainer.loggers:
+            logger.log_metrics(values, trainer.global_step)
 
     def _due(self, step: int, trainer: Trainer) -> bool:
         return step == 1 or step % self.every_n_steps == 0 or step == trainer.max_steps

@@ -46,7 +46,7 @@ class FinetuneStage(LightningModule):
         """Log the loss at fixed noise and noise levels."""
         name = f"{'test' if self.trainer.testing else 'validation'}/loss_{batch.kind}"
         loss = self.kontext.validation_loss(batch)
-        self.log(name, loss, batch_size=len(batch), sync_dist=True)
+        self.log(name, loss, batch_size=len(batch), sync_dist=True, logger=False)  # see TrainingMonitor
 
     test_step = validation_step
 

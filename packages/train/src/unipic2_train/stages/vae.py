@@ -50,7 +50,8 @@ class VaeStage(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Log the loss with the posterior's mode."""
         loss = autoencoder_loss(self.vae, batch, self.objective, None).loss
-        self.log(f"validation/loss_{batch.kind}", loss, batch_size=len(batch), sync_dist=True)
+        name = f"validation/loss_{batch.kind}"
+        self.log(name, loss, batch_size=len(batch), sync_dist=True, logger=False)  # see TrainingMonitor
 
     def export(self, folder: Path, facts: dict[str, Any]) -> None:
         """Write the autoencoder with the scale and shift that give its latents zero mean and unit variance."""

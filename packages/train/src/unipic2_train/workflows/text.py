@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["TextConfig", "write_text_encoders"]
 
 BRANCH_STRENGTH = 0.1
+NEIGHBOURS = (-1, -2, -3, 1)
+NEIGHBOUR_BIAS = 10.0
 CLIP_WORD_END = "</w>"
 CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 
@@ -44,7 +46,7 @@ class TextConfig:
     t5_width: int = 64
     """Width of T5, which is the DiT's ``joint_attention_dim``; at least twice ``clip_width``."""
     num_layers: int = 2
-    """Layers of each encoder."""
+    """Layers of each CLIP encoder; T5 has one."""
     max_tokens: int = 16
     """Tokens that each encoder reads; longer prompts are cut with a warning."""
     seed: int = 0
@@ -132,20 +134,32 @@ def _clip(tokenizer: CLIPTokenizer, config: TextConfig, generator: torch.Generat
 
 @torch.no_grad()
 def _t5(tokenizer: T5Tokenizer, config: TextConfig, generator: torch.Generator) -> T5EncoderModel:
+    """Return a T5 whose heads read a word's neighbours, as those of a trained encoder do.
+
+    Each head looks at one fixed offset (``NEIGHBOURS``) through the relative position bias, so that a noun's embedding
+    carries its adjective: "red circle" is not a bag of two words.
+    """
     model = T5EncoderModel(
         T5Config(
             vocab_size=len(tokenizer),
             d_model=config.t5_width,
-            d_kv=config.t5_width // 2,
-            d_ff=4 * config.t5_width,
-            num_layers=config.num_layers,
-            num_heads=2,
+            d_kv=config.t5_width // len(NEIGHBOURS),
+            d_ff=2 * config.t5_width,
+            num_layers=1,
+            num_heads=len(NEIGHBOURS),
             feed_forward_proj="gated-gelu",
             dropout_rate=0.0,
             decoder_start_token_id=tokenizer.pad_token_id,
         )
     )
-    _seed(model, generator)
+    _seed(model, generator, last_layer="SelfAttention.o.")
+    attention = model.encoder.block[0].layer[0].SelfAttention
+    attention.q.weight.zero_()  # content decides nothing, offset everything
+    attention.relative_attention_bias.weight.zero_()
+    for head, offset in enumerate(NEIGHBOURS):
+        # T5's buckets: distances backwards first, then forwards from the middle of the table.
+        bucket = -offset if offset < 0 else model.config.relative_attention_num_buckets // 2 + offset
+        attention.relative_attention_bias.weight[bucket, head] = NEIGHBOUR_BIAS
     return model.eval()
 
 
@@ -154,7 +168,7 @@ def _seed(model: nn.Module, generator: torch.Generator, last_layer: str = "") ->
 
     Embeddings have unit variance, so that words stand far apart, and layers add little to them, so that a word keeps its
     identity in every context. Only ``last_layer`` mixes at full strength: CLIP's pooled embedding comes from behind it,
-    its token embeddings from before it.
+    its token embeddings from before it; T5's one attention is where its words meet.
     """
     for name, parameter in model.named_parameters():
         if parameter.ndim < 2:

@@ -1,0 +1,81 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from unipic2_train.optim import OptimizerConfig, configure, learning_rate_factor
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (0, 0.1),
+        (4, 0.5),
+        (9, 1.0),
+        (10, 1.0),
+        (35, 0.5 * (1 + math.cos(math.pi / 4))),
+        (60, 0.5),
+        (110, 0.0),
+        (500, 0.0),
+    ],
+)
+def test_warm_up_then_half_a_cosine(step, expected):
+    config = OptimizerConfig(warmup_steps=10)
+    assert learning_rate_factor(step, config, max_steps=110) == pytest.approx(expected, abs=1e-12)
+
+
+def test_constant_after_the_warm_up():
+    config = OptimizerConfig(warmup_steps=4, schedule="constant")
+    assert [learning_rate_factor(step, config, -1) for step in (0, 3, 4, 10_000)] == [0.25, 1.0, 1.0, 1.0]
+
+
+def test_final_fraction():
+    config = OptimizerConfig(warmup_steps=0, final_fraction=0.1)
+    assert learning_rate_factor(100, config, 100) == pytest.approx(0.1)
+    assert learning_rate_factor(50, config, 100) == pytest.approx(0.55)
+
+
+def test_the_optimizer_follows_the_schedule():
+    config = OptimizerConfig(learning_rate=2.0, warmup_steps=2)
+    made = configure(nn.Linear(2, 2).parameters(), config, max_steps=6)
+    optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    rates = []
+    for _ in range(6):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx([2 * learning_rate_factor(step, config, 6) for step in range(6)])
+    assert made["lr_scheduler"]["interval"] == "step"
+
+
+def test_matrices_decay_and_vectors_do_not():
+    module = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
+    config = OptimizerConfig(learning_rate=0.1, weight_decay=0.5, warmup_steps=0, schedule="constant")
+    optimizer = configure(module.parameters(), config, 10)["optimizer"]
+    before = {name: value.clone() for name, value in module.named_parameters()}
+    for parameter in module.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for name, value in module.named_parameters():
+        expected = before[name] * (1 - 0.1 * 0.5) if name == "0.weight" else before[name]
+        assert torch.allclose(value, expected), name
+
+
+def test_frozen_parameters_are_left_out():
+    module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    module[0].requires_grad_(False)
+    optimizer = configure(module.parameters(), OptimizerConfig(), 10)["optimizer"]
+    assert {id(p) for group in optimizer.param_groups for p in group["params"]} == {
+        id(p) for p in module[1].parameters()
+    }
+
+
+def test_cosine_needs_an_end():
+    with pytest.raises(ValueError, match="max_steps"):
+        configure(nn.Linear(2, 2).parameters(), OptimizerConfig(), -1)
+
+
+def test_nothing_to_train():
+    with pytest.raises(ValueError, match="no parameter is trainable"):
+        configure(nn.Linear(2, 2).requires_grad_(False).parameters(), OptimizerConfig(), 10)
