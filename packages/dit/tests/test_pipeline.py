@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from PIL import Image
@@ -112,7 +112,7 @@ def test_each_component_round_trips_by_itself(pipeline, tmp_path):
 
 
 def test_from_pipe_and_a_dropped_encoder(pipeline):
-    stock = DiffusionPipeline.from_pipe.__func__(StableDiffusion3KontextPipeline, pipeline, text_encoder_3=None)
+    stock = StableDiffusion3KontextPipeline.from_pipe(pipeline, text_encoder_3=None)
     stock.set_progress_bar_config(disable=True)
     assert stock.text_encoder_3 is None
     assert make(stock, max_sequence_length=24).shape == (1, 16, 16, 3)

@@ -8,11 +8,12 @@ starts from random weights: missing, unexpected or wrongly shaped weights are an
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from unipic2_dit.weights import CheckpointError, check_weights, raise_on_mismatch, weight_shapes
 
 if TYPE_CHECKING:
     from unipic2_dit.pipeline import StableDiffusion3KontextPipeline
@@ -31,9 +32,7 @@ __all__ = [
     "weight_shapes",
 ]
 
-_WEIGHTS = "diffusion_pytorch_model.safetensors"
 _TRANSFORMER_CLASSES = ("SD3Transformer2DKontextModel", "SD3Transformer2DModel")
-_MAX_LISTED = 20
 _PARTS = (
     "transformer",
     "vae",
@@ -48,10 +47,6 @@ _PARTS = (
 )
 _DOWNLOADED = ("model_index.json", *(f"{part}/*" for part in _PARTS))
 _NOT_DOWNLOADED = ("*.fp16.*", "*.bin", "*.msgpack")
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that can't be used; the message says what was found, what was expected and what to do."""
 
 
 def resolve_folder(source: str | Path, *, revision: str | None = None) -> Path:
@@ -260,71 +255,6 @@ def load_lora(pipeline: StableDiffusion3KontextPipeline, path: str | Path, *, sc
     pipeline.set_adapters([adapter], [scale])
 
 
-def weight_shapes(folder: Path, name: str = _WEIGHTS) -> dict[str, tuple[int, ...]]:
-    """Return the name and shape of every tensor in a folder's safetensors, reading headers only.
-
-    Args:
-        folder: Folder of one model.
-        name: File name of unsharded weights; ``<name>.index.json`` names the shards.
-
-    Raises:
-        CheckpointError: If there are no weights, a shard is missing, or a file is damaged.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    index = folder / f"{name}.index.json"
-    files = [folder / name]
-    if index.is_file():
-        files = sorted({folder / file for file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in files:
-        if not file.is_file():
-            msg = f"The weights {file} are missing. Copy or download the folder again."
-            raise CheckpointError(msg)
-        try:
-            with safe_open(file, framework="pt") as weights:
-                shapes.update({key: tuple(weights.get_slice(key).get_shape()) for key in weights.keys()})  # noqa: SIM118
-        except SafetensorError as error:
-            msg = f"The weights {file} are damaged or cut short ({error}). Copy or download them again."
-            raise CheckpointError(msg) from error
-    return shapes
-
-
-def check_weights(
-    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], where: str | Path
-) -> None:
-    """Compare names and shapes of weights.
-
-    Args:
-        found: Shapes in the files.
-        expected: Shapes that the config asks for.
-        where: What to call the files in the message.
-
-    Raises:
-        CheckpointError: If they differ; lists the missing, the unexpected and the wrongly shaped.
-    """
-    shapes = [
-        f"{key} (found {list(found[key])}, expected {list(expected[key])})"
-        for key in sorted(found.keys() & expected.keys())
-        if tuple(found[key]) != tuple(expected[key])
-    ]
-    _raise_on_mismatch(where, sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys()), shapes)
-
-
-def _raise_on_mismatch(
-    where: str | Path, missing: Iterable[str], unexpected: Iterable[str], wrong_shapes: Iterable[str]
-) -> None:
-    lines = []
-    for title, keys in (("missing", missing), ("unexpected", unexpected), ("wrongly shaped", wrong_shapes)):
-        listed = list(keys)
-        if listed:
-            more = f", and {len(listed) - _MAX_LISTED} more" if len(listed) > _MAX_LISTED else ""
-            lines.append(f"  {title} ({len(listed)}): {', '.join(listed[:_MAX_LISTED])}{more}")
-    if lines:
-        msg = f"The weights in {where} are not those that its config asks for:\n" + "\n".join(lines)
-        raise CheckpointError(msg)
-
-
 def _load_diffusers_model(
     model_class: Any,
     folder: Path,
@@ -354,7 +284,7 @@ def _load_text_encoder(
         msg = f"{folder} can't be loaded as {model_class.__name__}: {str(error).splitlines()[0]}"
         raise CheckpointError(msg) from error
     wrong = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"])
-    _raise_on_mismatch(folder, sorted(info["missing_keys"]), sorted(info["unexpected_keys"]), wrong)
+    raise_on_mismatch(folder, sorted(info["missing_keys"]), sorted(info["unexpected_keys"]), wrong)
     return model.eval().to(device) if device is not None else model.eval()
 
 

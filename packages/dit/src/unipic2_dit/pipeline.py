@@ -18,13 +18,14 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.loaders import SD3LoraLoaderMixin
 from diffusers.pipelines.stable_diffusion_3.pipeline_output import StableDiffusion3PipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
 from unipic2_dit import sampling, vae
 from unipic2_dit.conditioning import Conditioning
 from unipic2_dit.flow import MAX_TIMESTEP, sampling_sigmas
+from unipic2_dit.pictures import Pictures, as_pictures, own_size, restore_sizes
 from unipic2_dit.resolution import Sizes
 from unipic2_dit.text import TextConditioner
 from unipic2_dit.transformer import SD3Transformer2DKontextModel
@@ -171,7 +172,7 @@ class StableDiffusion3KontextPipeline(DiffusionPipeline, SD3LoraLoaderMixin):
             guidance_scale,
             max_sequence_length,
         )
-        pictures = _as_pictures(image, num_prompts=len(conditioning.prompt_embeds))
+        pictures = as_pictures(image, num_prompts=len(conditioning.prompt_embeds))
         target_size, reference_size = self._resolve_sizes(pictures, height, width)
         references = self._encode_references(pictures, reference_size, reference_generator)
         if references is not None:
@@ -198,7 +199,7 @@ class StableDiffusion3KontextPipeline(DiffusionPipeline, SD3LoraLoaderMixin):
         images = self._finish(state.latents.to(device), output_type)
         self.maybe_free_model_hooks()
         if original_size and pictures is not None:
-            images = _restore_sizes(images, pictures)
+            images = restore_sizes(images, pictures)
         return StableDiffusion3PipelineOutput(images=images) if return_dict else (images,)
 
     def encode_prompt(self, prompts: list[str], max_sequence_length: int | None = None) -> Conditioning:
@@ -256,7 +257,7 @@ class StableDiffusion3KontextPipeline(DiffusionPipeline, SD3LoraLoaderMixin):
         return positive, negative if num_negative == num_prompts else negative.repeat(num_prompts)
 
     def _resolve_sizes(
-        self, pictures: list[Image.Image] | Tensor | None, height: int | None, width: int | None
+        self, pictures: Pictures | None, height: int | None, width: int | None
     ) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return the (height, width) of the result and of the reference, in px."""
         sizes = self.sizes
@@ -264,7 +265,7 @@ class StableDiffusion3KontextPipeline(DiffusionPipeline, SD3LoraLoaderMixin):
             default = sizes.default
             target = sizes.check(height or default[0], width or default[1])
             return target, target
-        own = (pictures.shape[-2], pictures.shape[-1]) if isinstance(pictures, Tensor) else pictures[0].size[::-1]
+        own = own_size(pictures)
         kept = sizes.keep(*own)
         target = sizes.check(height or kept[0], width or kept[1])
         # Asked for another size, the reference follows in pixels but keeps its shape: nothing is cropped or stretched.
@@ -273,7 +274,7 @@ class StableDiffusion3KontextPipeline(DiffusionPipeline, SD3LoraLoaderMixin):
 
     def _encode_references(
         self,
-        pictures: list[Image.Image] | Tensor | None,
+        pictures: Pictures | None,
         size: tuple[int, int],
         generator: torch.Generator | None,
     ) -> Tensor | None:
@@ -350,37 +351,6 @@ def _given(
     return prompts
 
 
-def _as_pictures(
-    image: Image.Image | Sequence[Image.Image] | Tensor | None, num_prompts: int
-) -> list[Image.Image] | Tensor | None:
-    """Return the pictures to edit as upright RGB pictures, or the tensor as it came."""
-    if image is None:
-        return None
-    if isinstance(image, Tensor):
-        if image.ndim != 4 or image.shape[1] != 3 or image.min() < -1 or image.max() > 1:
-            msg = f"An image tensor has shape (B, 3, H, W) and values in [-1, 1]; this one has {tuple(image.shape)}."
-            raise ValueError(msg)
-        pictures: list[Image.Image] | Tensor = image
-    else:
-        pictures = [_upright_rgb(each) for each in ([image] if isinstance(image, Image.Image) else image)]
-        if len({each.size for each in pictures}) > 1:
-            msg = f"Pictures of one call need one size, not {[each.size for each in pictures]}: use a call for each."
-            raise ValueError(msg)
-    if (len(pictures) != num_prompts and 1 not in (len(pictures), num_prompts)) or not len(pictures):
-        msg = f"{len(pictures)} pictures for {num_prompts} prompts: pass one for all, or one each."
-        raise ValueError(msg)
-    return pictures
-
-
-def _upright_rgb(picture: Image.Image) -> Image.Image:
-    """Turn a picture as its camera says and put it on white where it is transparent."""
-    picture = ImageOps.exif_transpose(picture)
-    if not picture.has_transparency_data:
-        return picture.convert("RGB")
-    picture = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-
-
 def _match_rows(
     conditioning: Conditioning, negative: Conditioning | None, references: Tensor
 ) -> tuple[Conditioning, Conditioning | None, Tensor]:
@@ -392,11 +362,6 @@ def _match_rows(
     elif num_pictures == 1:
         references = references.expand(num_prompts, -1, -1, -1)
     return conditioning, negative, references
-
-
-def _restore_sizes(images: list[Image.Image], pictures: list[Image.Image] | Tensor) -> list[Image.Image]:
-    size = (pictures.shape[-1], pictures.shape[-2]) if isinstance(pictures, Tensor) else pictures[0].size
-    return [each if each.size == size else each.resize(size, Image.Resampling.LANCZOS) for each in images]
 
 
 def _tensors(state: sampling.DenoisingState, names: Sequence[str]) -> dict[str, Tensor]:
