@@ -28,6 +28,18 @@ def test_every_part_loads(checkpoint):
         assert not part.training
         assert {parameter.dtype for parameter in part.parameters()} == {torch.bfloat16}
     assert ckpt.load_component(checkpoint, "tokenizer_3").model_max_length == 24
+
+
+def test_dtype_is_float32_unless_asked_for_otherwise(checkpoint_copy):
+    for name in ("transformer", "text_encoder"):
+        folder = checkpoint_copy / name
+        ckpt.load_component(checkpoint_copy, name, dtype=torch.bfloat16).save_pretrained(folder)
+        assert {parameter.dtype for parameter in ckpt.load_component(checkpoint_copy, name).parameters()} == {
+            torch.float32
+        }
+
+
+def test_the_scheduler_loads_with_its_shift(checkpoint):
     assert ckpt.load_component(checkpoint, "scheduler").config.shift == 3.0
 
 

@@ -124,7 +124,7 @@ def load_transformer(
     Args:
         source: Checkpoint folder (the one that has ``transformer/``), or a hub id.
         revision: Revision of a hub id.
-        dtype: Dtype of the weights; by default that of the files.
+        dtype: Dtype of the weights; by default float32.
         device: Where it goes.
 
     Returns:
@@ -155,7 +155,7 @@ def load_component(
         name: ``transformer``, ``vae``, ``scheduler``, ``text_encoder``, ``text_encoder_2``, ``text_encoder_3``,
             ``tokenizer``, ``tokenizer_2`` or ``tokenizer_3``.
         revision: Revision of a hub id.
-        dtype: Dtype of a model's weights; by default that of the files.
+        dtype: Dtype of a model's weights; by default float32.
         device: Where a model goes.
 
     Returns:
@@ -208,7 +208,7 @@ def load_pipeline(
     Args:
         source: Checkpoint folder, or a hub id.
         revision: Revision of a hub id.
-        dtype: Dtype of all models; by default that of the files.
+        dtype: Dtype of all models; by default float32.
         device: Where they go.
         use_text: Load the text encoders; without them the pipeline takes embeddings.
         use_t5: Load T5, if the folder has it.
@@ -265,7 +265,7 @@ def _load_diffusers_model(
     with torch.device("meta"):
         expected = {key: tuple(value.shape) for key, value in model_class.from_config(config).state_dict().items()}
     check_weights(weight_shapes(folder), expected, folder)
-    model = model_class.from_pretrained(folder, **({} if dtype is None else {"torch_dtype": dtype}))
+    model = model_class.from_pretrained(folder, torch_dtype=dtype or torch.float32)
     return model.eval().to(device) if device is not None else model.eval()
 
 
@@ -278,7 +278,11 @@ def _load_text_encoder(
     # Which keys may be absent (tied) or extra (old buffers) is transformers' knowledge, so it does the comparison.
     try:
         model, info = model_class.from_pretrained(
-            folder, dtype=dtype or "auto", output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True
+            folder,
+            dtype=dtype or torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            local_files_only=True,
         )
     except OSError as error:
         msg = f"{folder} can't be loaded as {model_class.__name__}: {str(error).splitlines()[0]}"

@@ -88,7 +88,7 @@ class TextConditioner:
         Args:
             source: Folder in the official layout, or a hub id.
             revision: Revision of a hub id.
-            dtype: Dtype of the encoders; by default that of the files.
+            dtype: Dtype of the encoders; by default float32.
             device: Where they go.
             use_t5: Load T5 if the folder has it. It is the largest encoder by far.
 
