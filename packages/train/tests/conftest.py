@@ -1,4 +1,4 @@
-"""A tiny foundation and tiny data of the real kind, made once: everything loads through the code that real weights use."""
+"""A tiny foundation and tiny data of the real kind, made once; they load through the code that real weights use."""
 
 import os
 

@@ -133,7 +133,10 @@ def _recipe(preset: str, thing: str) -> dict[str, Any]:
 def _recipe_hash(preset: str, thing: str) -> str:
     recipe = _recipe(preset, thing)
     # What a thing is made from is part of its identity: new data, new foundation.
-    inputs = {reference: path(reference).name for reference in references(recipe)}
+    inputs: dict[str, Any] = {}
+    if "vae" in recipe:
+        inputs["vae"] = recipes.resolve(recipe["vae"])
+    inputs |= {reference: path(reference).name for reference in references([recipe, inputs])}
     text = json.dumps({"recipe": recipe, "inputs": inputs}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 

@@ -93,6 +93,10 @@ def save(
         dcp.save(tensors, checkpoint_id=temporary, no_dist=not _is_distributed())
         _on_first_rank(finish)
     except (OSError, dcp.CheckpointException, RuntimeError) as error:
+        if isinstance(error, dcp.CheckpointException) and any(
+            isinstance(failure[0], KeyboardInterrupt) for failure in error.failures.values()
+        ):
+            raise KeyboardInterrupt from error
         msg = (
             f"could not write the checkpoint {path}: {_root_cause(error)}. Free space or choose another folder with "
             "--run_dir; checkpoints written before are intact."

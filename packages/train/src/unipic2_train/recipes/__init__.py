@@ -59,7 +59,11 @@ def _resolve(name: str, base: Path, parents: tuple[Path, ...]) -> dict[str, Any]
         raise RecipeError(msg)
     recipe = _read(path)
     merged: dict[str, Any] = {}
-    for layer in recipe.pop(LAYERS, []):
+    layers = recipe.pop(LAYERS, [])
+    if not isinstance(layers, list) or not all(isinstance(layer, str) for layer in layers):
+        msg = f"recipe {path}: layers must be a list of recipes, not {layers!r}"
+        raise RecipeError(msg)
+    for layer in layers:
         merged = merge(merged, _resolve(layer, path.parent, (*parents, path)))
     return merge(merged, recipe)
 
