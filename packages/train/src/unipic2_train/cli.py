@@ -79,9 +79,10 @@ def run_stage(name: str, arguments: list[str]) -> Path:
         if action not in ACTIONS:
             msg = f"unknown action {action!r} after `run {name}`; known: {', '.join(ACTIONS)}"
             raise UsageError(msg)
-    from unipic2_train import runner
+    layered = _layered(name, arguments)
+    from unipic2_train import runner  # heavy: what is wrong with the recipes has been said by now
 
-    return runner.run(STAGES[name], name, action, _layered(name, arguments))
+    return runner.run(STAGES[name], name, action, layered)
 
 
 def parse_recipe(path: Path) -> None:

@@ -127,9 +127,11 @@ def run(entry: Entry, stage: str, action: str, arguments: list[str]) -> Path:
 
 def export_command(arguments: list[str]) -> None:
     """Run ``unipic2-train export RUN --out DIR``: the averaged model of a run's newest checkpoint as a model folder."""
-    from jsonargparse import auto_cli
-
-    auto_cli(export_run, args=arguments)
+    parser = Parser(prog="unipic2-train export")
+    parser.add_argument("run", type=Path, help="a run's folder, or one of its checkpoints")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    values = parser.parse_args(arguments)
+    export_run(values.run, values.out)
 
 
 def export_run(run: Path, out: Path) -> None:

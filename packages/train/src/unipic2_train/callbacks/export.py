@@ -47,11 +47,12 @@ class ExportModel(Callback):
     def _facts(self, trainer: Trainer) -> dict[str, Any]:
         run = Path(trainer.default_root_dir)
         data: Any = trainer.datamodule
+        stage = trainer.lightning_module
         return {
             "run": run.name,
             "optimiser_steps": trainer.global_step,
             "data_manifest": data.manifest.digest,
-            "started_from": str(trainer.lightning_module.hparams.get("checkpoint", "")),
+            "started_from": str(getattr(getattr(stage, "kontext_config", None), "checkpoint", "scratch")),
             "git_revision": git_revision(),
             "versions": json.dumps(package_versions()),
         }
