@@ -2,6 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import Precision
 from torch import nn
 
 from unipic2_train.callbacks.monitor import TrainingMonitor, matmul_peak
@@ -26,6 +27,9 @@ class Batch(list):
 class Module(nn.Linear):
     device = torch.device("cpu")
 
+    def training_step(self, batch, batch_idx):
+        return {"loss": self(torch.ones(len(batch), 4)).sum()}
+
 
 @pytest.fixture
 def run():
@@ -41,12 +45,14 @@ def run():
             loggers=[logger],
             optimizers=[optimizer],
             world_size=1,
+            precision_plugin=Precision(),
         )
         monitor.on_train_start(trainer, module)
         for number, (kind, per_row, sigma) in enumerate(steps):
             batch = Batch(kind, len(per_row))
             monitor.on_train_batch_start(trainer, module, batch, number)
-            module(torch.ones(len(batch), 4)).sum().backward()
+            assert all(parameter.grad is None for parameter in module.parameters()) or number % accumulate
+            module.training_step(batch, number)["loss"].backward()
             if (number + 1) % accumulate == 0:
                 monitor.on_before_optimizer_step(trainer, module, optimizer)
                 optimizer.zero_grad()

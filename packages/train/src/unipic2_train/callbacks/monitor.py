@@ -43,7 +43,6 @@ class TrainingMonitor(Callback):
         self._samples = 0
         self._bar: tqdm | None = None
         self._last_step = 0
-        self._counter: FlopCounterMode | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the machine's peak and open the progress bar."""
@@ -56,11 +55,17 @@ class TrainingMonitor(Callback):
                 total=total, initial=trainer.global_step, unit="step", desc="training", smoothing=0.05, mininterval=1.0
             )
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
-        """Count the work of the first batch of each kind and size, which stands for all of them."""
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Count the work of the first batch of each kind and size, which stands for all of them.
+
+        In a pass of its own: counting takes operations apart, which changes their last bits, and a resumed run would
+        count at another step.
+        """
         if _work_key(batch) not in self._flops:
-            self._counter = FlopCounterMode(display=False)
-            self._counter.__enter__()
+            with trainer.precision_plugin.train_step_context(), FlopCounterMode(display=False) as counter:
+                pl_module.training_step(batch, batch_idx)["loss"].backward()
+            pl_module.zero_grad()
+            self._flops[_work_key(batch)] = counter.get_total_flops()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:  # noqa: ARG002
         """Note the gradient norm before it is clipped, where it will be logged."""
@@ -79,10 +84,6 @@ class TrainingMonitor(Callback):
         batch_idx: int,  # noqa: ARG002
     ) -> None:
         """Add the batch up, and log when it is time."""
-        if self._counter is not None:
-            self._counter.__exit__(None, None, None)
-            self._flops[_work_key(batch)] = self._counter.get_total_flops()
-            self._counter = None
         self._work += self._flops[_work_key(batch)]
         self._samples += len(batch)
         self._add(batch.kind, outputs["per_row"], outputs.get("sigma"))
