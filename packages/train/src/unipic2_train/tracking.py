@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -105,18 +106,20 @@ class Tracker(MLFlowLogger):
     def __init__(self, run: Run) -> None:
         store = run.folder.parent
         store.mkdir(parents=True, exist_ok=True)
-        super().__init__(
-            experiment_name=f"unipic2-{run.stage}",
-            run_name=run.folder.name,
-            tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store / 'mlflow.db'}",
-            artifact_location=None if os.environ.get("MLFLOW_TRACKING_URI") else (store / "artifacts").as_uri(),
-            run_id=run.mlflow_run_id,
-            synchronous=False,
-        )
+        # MLflow makes and migrates a new SQLite file without a lock: two runs that start at once would break it.
+        with FileLock(store / ".mlflow.lock"):
+            super().__init__(
+                experiment_name=f"unipic2-{run.stage}",
+                run_name=run.folder.name,
+                tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store / 'mlflow.db'}",
+                artifact_location=None if os.environ.get("MLFLOW_TRACKING_URI") else (store / "artifacts").as_uri(),
+                run_id=run.mlflow_run_id,
+                synchronous=False,
+            )
+            if run.mlflow_run_id is not None:
+                self.experiment.update_run(run.mlflow_run_id, status="RUNNING")
+            run.mlflow_run_id = self.run_id
         self.run = run
-        if run.mlflow_run_id is not None:
-            self.experiment.update_run(run.mlflow_run_id, status="RUNNING")
-        run.mlflow_run_id = self.run_id
         run.write()
 
     @rank_zero_only
