@@ -55,7 +55,9 @@ def _untrained_foundation(tmp_path: Path, shapes: Path) -> Path:
     target = tmp_path / "foundation"
     code = (
         "import sys; from pathlib import Path; from unipic2_train import recipes; "
-        "from unipic2_train.workflows import foundation; foundation.build(Path(sys.argv[1]), **{**recipes.resolve('home/small')['foundation'], 'vae': sys.argv[2]})"
+        "from unipic2_train.workflows import foundation; "
+        "made = recipes.resolve('home/small')['foundation'] | {'vae': sys.argv[2]}; "
+        "foundation.build(Path(sys.argv[1]), **made)"
     )
     subprocess.run([sys.executable, "-c", code, target, recipe], check=True)
     return target
