@@ -5,6 +5,7 @@ The commands run as people type them, each in a process of its own.
 
 import json
 import os
+import resource
 import shutil
 import signal
 import time
@@ -251,3 +252,29 @@ def test_ctrl_c_before_the_first_checkpoint_says_so(workshop):
     assert "no checkpoint had been written yet" in out + err
     assert "Traceback" not in err
     assert not list((folder / "checkpoints").glob("*"))
+
+
+@slow
+def test_a_disk_that_fills_up_during_a_run(workshop):
+    """From some step on no file may grow beyond 100 kB; a checkpoint is larger, and so is MLflow's store."""
+    folder = workshop.folder / "disk-full"
+    recipe = workshop.recipe("disk", steps=4000, every=4)
+    process = workshop.start("run", "pretrain", "--config", recipe, "--run_dir", folder, start_new_session=True)
+    end = time.monotonic() + 240
+    while not (folder / "checkpoints" / "step-00000004").is_dir():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "no checkpoint in time"
+        time.sleep(0.02)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == 2, err[-4000:]
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, err[-4000:]
+    assert "could not write the checkpoint" in errors[0]
+    assert "EFBIG" in errors[0]
+    assert "checkpoints written before are intact" in errors[0]
+    assert not list(folder.rglob("*.partial"))
+
+    last = int(find_checkpoint(folder).name.removeprefix("step-"))
+    workshop.run_here("pretrain", "--resume", folder, "--trainer.max_steps", last + 1)
+    assert workshop.status(folder) == "FINISHED"

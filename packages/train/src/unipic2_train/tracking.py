@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +132,17 @@ class Tracker(MLFlowLogger):
         for key, value in flat.items():
             if key in known and known[key] != value:
                 self.tag(f"resumed/{key}", value)
+
+    @rank_zero_only
+    def finalize(self, status: str = "success") -> None:
+        """Close the MLflow run; a store that can't be written is only mentioned, so as not to hide why a run failed."""
+        from mlflow.exceptions import MlflowException  # slow, and `--print_config` has no use for it
+
+        try:
+            super().finalize(status)
+        except MlflowException as error:
+            reason = str(error).splitlines()[0]
+            print(f"warning: MLflow could not note how the run ended: {reason}", file=sys.stderr)  # noqa: T201
 
     @rank_zero_only
     def tag(self, key: str, value: str) -> None:
