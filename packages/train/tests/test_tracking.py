@@ -91,6 +91,19 @@ def test_a_resumed_run_is_the_same_run_and_running_again(clean):
     assert sorted(path.name for path in clean.iterdir()) == ["runs"], "nothing beside the runs"
 
 
+@pytest.mark.slow
+def test_a_store_that_fails_neither_ends_the_run_nor_hides_its_error(clean, capsys):
+    run = Run.start("pretrain", clean / "runs" / "one")
+    tracker = Tracker(run)
+    (clean / "runs" / "mlflow.db").write_bytes(b"no database any more" * 1000)
+    tracker.experiment._tracking_client.store.engine.dispose()
+    tracker.tag("key", "value")
+    tracker.finalize("failed")
+    said = capsys.readouterr().err
+    assert "warning: MLflow could not store the tag key: " in said
+    assert "warning: MLflow could not store how the run ended: " in said
+
+
 START = """
 import sys
 from pathlib import Path

@@ -7,6 +7,8 @@ unknown names is answered before any heavy library is imported.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import sys
 from dataclasses import dataclass
@@ -230,15 +232,13 @@ def _fabric(arguments: list[str]) -> None:
 
 
 def _other_lightning(arguments: list[str]) -> None:
-    try:
-        from lightning_sdk.cli.entrypoint import main_cli  # type: ignore[import-not-found]
-    except ModuleNotFoundError as error:
+    if importlib.util.find_spec("lightning_sdk") is None:
         msg = (
             f"`lightning {arguments[0]}` is a command of lightning-sdk, which is not installed; here `lightning run "
             "STAGE` runs a training stage (see `lightning run --help`)"
         )
-        raise UsageError(msg) from error
-    main_cli()
+        raise UsageError(msg)
+    importlib.import_module("lightning_sdk.cli.entrypoint").main_cli()
 
 
 def _exit(command: Any, arguments: list[str]) -> None:

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from unipic2_train.training_checkpoint import is_training_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 __all__ = ["Run", "RunError", "Tracker", "find_checkpoint", "package_versions"]
 
@@ -135,29 +136,48 @@ class Tracker(MLFlowLogger):
 
     @rank_zero_only
     def finalize(self, status: str = "success") -> None:
-        """Close the MLflow run; a store that can't be written is only mentioned, so as not to hide why a run failed."""
-        from mlflow.exceptions import MlflowException  # slow, and `--print_config` has no use for it
-
-        try:
+        """Close the MLflow run."""
+        with _mentioned("how the run ended"):
             super().finalize(status)
-        except MlflowException as error:
-            reason = str(error).splitlines()[0]
-            print(f"warning: MLflow could not note how the run ended: {reason}", file=sys.stderr)  # noqa: T201
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log values without waiting for the store."""
+        with _mentioned("metrics"):
+            super().log_metrics(metrics, step)
 
     @rank_zero_only
     def tag(self, key: str, value: str) -> None:
         """Set a tag of the run."""
-        self.experiment.set_tag(self.run_id, key, value[:5000])
+        with _mentioned(f"the tag {key}"):
+            self.experiment.set_tag(self.run_id, key, value[:5000])
 
     @rank_zero_only
     def image(self, file: Path, folder: str) -> None:
         """Attach a picture that exists as a file."""
-        self.experiment.log_artifact(self.run_id, str(file), folder)
+        with _mentioned(str(file)):
+            self.experiment.log_artifact(self.run_id, str(file), folder)
 
     @rank_zero_only
     def text(self, text: str, name: str) -> None:
         """Attach a text file."""
-        self.experiment.log_text(self.run_id, text, name)
+        with _mentioned(name):
+            self.experiment.log_text(self.run_id, text, name)
+
+
+@contextmanager
+def _mentioned(what: str) -> Iterator[None]:
+    """Say that MLflow could not store something, and go on.
+
+    A tracking server that is away, or a full disk, must neither end a run that trains nor hide why it failed.
+    """
+    from mlflow.exceptions import MlflowException  # slow, and `--print_config` has no use for it
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        print(f"warning: MLflow could not store {what}: {reason}", file=sys.stderr)  # noqa: T201
 
 
 def package_versions() -> dict[str, str]:
