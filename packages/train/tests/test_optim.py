@@ -79,3 +79,18 @@ def test_cosine_needs_an_end():
 def test_nothing_to_train():
     with pytest.raises(ValueError, match="no parameter is trainable"):
         configure(nn.Linear(2, 2).requires_grad_(False).parameters(), OptimizerConfig(), 10)
+
+
+def test_a_resumed_schedule_follows_the_recipe_of_now():
+    config = OptimizerConfig(learning_rate=2.0, warmup_steps=2)
+    before = configure(nn.Linear(2, 2).parameters(), config, max_steps=8)
+    for _ in range(3):
+        before["optimizer"].step()
+        before["lr_scheduler"]["scheduler"].step()
+    changed = OptimizerConfig(learning_rate=0.5, warmup_steps=2)
+    after = configure(nn.Linear(2, 2).parameters(), changed, max_steps=8)
+    after["lr_scheduler"]["scheduler"].load_state_dict(before["lr_scheduler"]["scheduler"].state_dict())
+    assert after["optimizer"].param_groups[0]["lr"] == pytest.approx(0.5 * learning_rate_factor(3, changed, 8))
+    after["optimizer"].step()
+    after["lr_scheduler"]["scheduler"].step()
+    assert after["optimizer"].param_groups[0]["lr"] == pytest.approx(0.5 * learning_rate_factor(4, changed, 8))

@@ -55,6 +55,19 @@ def learning_rate_factor(step: int, config: OptimizerConfig, max_steps: int) -> 
     return config.final_fraction + (1.0 - config.final_fraction) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
+class RecipeSchedule(LambdaLR):
+    """A schedule whose learning rate is a function of recipe and step alone, also after a resume.
+
+    The stock schedule restores its old peak and says nothing, so that a changed learning rate would be ignored.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the step; the learning rates follow from it."""
+        super().load_state_dict({**state_dict, "base_lrs": self.base_lrs})
+        for group, base, factor in zip(self.optimizer.param_groups, self.base_lrs, self.lr_lambdas, strict=True):
+            group["lr"] = base * factor(self.last_epoch)
+
+
 def configure(parameters: Iterable[nn.Parameter], config: OptimizerConfig, max_steps: int) -> dict[str, Any]:
     """Return Lightning's optimiser configuration for the trainable parameters.
 
@@ -79,5 +92,5 @@ def configure(parameters: Iterable[nn.Parameter], config: OptimizerConfig, max_s
         eps=config.eps,
         fused=True,
     )
-    schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, config, max_steps))
+    schedule = RecipeSchedule(optimizer, lambda step: learning_rate_factor(step, config, max_steps))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

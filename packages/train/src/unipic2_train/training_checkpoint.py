@@ -39,7 +39,6 @@ __all__ = [
 
 META = "meta.pt"
 MODEL, EMA, OPTIMIZER = "model", "ema", "optimizer"
-LEARNING_RATES = "learning_rates"
 
 
 class CheckpointError(ValueError):
@@ -76,8 +75,6 @@ def save(
         CheckpointError: The folder could not be written (disk full, no permission); nothing half-written remains.
     """
     tensors = _collect(module, optimizers, ema)
-    # The optimiser's tensors carry no learning rate, and a schedule sets it only after its next step.
-    rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     temporary = path.with_name(f".{path.name}.partial")
 
     def start() -> None:
@@ -85,7 +82,7 @@ def save(
         temporary.mkdir(parents=True)
 
     def finish() -> None:
-        torch.save({**meta, LEARNING_RATES: rates}, temporary / META)
+        torch.save(meta, temporary / META)
         _replace(temporary, path)
 
     try:
@@ -137,9 +134,6 @@ def load(
     ema = {name: tensors[f"{EMA}/{name}"] for name in parameters if f"{EMA}/{name}" in tensors}
     # weights_only=False: meta.pt is written by this process's own stack and holds Lightning's plain containers.
     meta = torch.load(path / META, map_location="cpu", weights_only=False)
-    for optimizer, rates in zip(optimizers, meta.pop(LEARNING_RATES), strict=False):
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
     return meta, ema or None
 
 
