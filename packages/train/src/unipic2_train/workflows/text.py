@@ -167,8 +167,8 @@ def _seed(model: nn.Module, generator: torch.Generator, last_layer: str = "") ->
     """Draw all weights anew; norms stay as they are.
 
     Embeddings have unit variance, so that words stand far apart, and layers add little to them, so that a word keeps
-    its identity in every context. Only ``last_layer`` mixes at full strength: CLIP's pooled embedding comes from behind it,
-    its token embeddings from before it; T5's one attention is where its words meet.
+    its identity in every context. Only ``last_layer`` mixes at full strength: CLIP's pooled embedding comes from behind
+    it, its token embeddings from before it; T5's one attention is where its words meet.
     """
     for name, parameter in model.named_parameters():
         if parameter.ndim < 2:
