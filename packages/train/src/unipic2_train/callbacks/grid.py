@@ -23,7 +23,7 @@ PICTURE = 112  # edge of a picture on the sheet, pixels
 MARGIN = 10
 TEXT_LINES = 3
 LINE = 13
-COLUMNS = 4
+PER_ROW = {1: 6, 3: 2}  # cells of a row, by pictures of a cell: rows of about the same width
 LABELS = {1: ("generated",), 3: ("source", "edited", "expected")}
 
 
@@ -51,8 +51,7 @@ def save_grid(cells: Sequence[GridCell], file: Path) -> None:
     rows: list[list[GridCell]] = []
     for wide in sorted({len(cell.pictures) for cell in cells}):
         same = [cell for cell in cells if len(cell.pictures) == wide]
-        per_row = max(1, COLUMNS // wide) if wide > 1 else COLUMNS
-        rows += [same[start : start + per_row] for start in range(0, len(same), per_row)]
+        rows += [same[start : start + PER_ROW[wide]] for start in range(0, len(same), PER_ROW[wide])]
     row_height = PICTURE + MARGIN + TEXT_LINES * LINE + LINE
     width = max(sum(_cell_width(cell) for cell in row) for row in rows) + MARGIN
     sheet = Image.new("RGB", (width, row_height * len(rows) + MARGIN), "white")
