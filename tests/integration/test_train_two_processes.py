@@ -3,6 +3,7 @@
 The commands are those that people type; the processes are real, on the CPU over gloo, in float32.
 """
 
+import json
 import shutil
 
 import pytest
@@ -101,6 +102,14 @@ def test_weights_and_average_are_those_of_one_process(one, two):
     assert lag > 100 * TOLERANCE, "the average lags behind the weights"
 
 
+def test_replicated_processes_train_as_one_does(workshop, recipe, one):
+    folder = workshop.folder / "replicated"
+    arguments = ("--config", recipe, "--config", "hardware/cpu-2-replicated", "--run_dir", folder)
+    workshop.succeed("run", "pretrain", *arguments)
+    assert_same_state(folder, one)
+    assert keys(folder / "checkpoints" / LAST) == keys(one / "checkpoints" / LAST)
+
+
 def test_validation_of_the_average_is_that_of_one_process(workshop, one, two):
     for name in ("validation/loss_t2i", "validation/loss_edit"):
         single, sharded = (workshop.metrics(run)[name] for run in (one, two))
@@ -111,7 +120,11 @@ def test_validation_of_the_average_is_that_of_one_process(workshop, one, two):
 
 def test_pictures_and_scores_were_made_between_steps_and_at_the_end(workshop, two):
     assert {path.name for path in (two / "samples").iterdir()} == {f"{MIDDLE}.png", f"{LAST}.png", "test.png"}
-    assert (two / "scores.json").is_file()
+    rows = json.loads((two / "scores.json").read_text())["rows"]
+    assert {row["kind"]: row["total"] for row in rows if row["category"] == "all"} == {
+        "t2i": 4,
+        "edit": 4,
+    }  # of both ranks
     assert "test/t2i/exact" in workshop.metrics(two)
     assert workshop.status(two) == "FINISHED"
 

@@ -90,8 +90,10 @@ class ShapesEvaluation(Callback):
             return
         score = self._score(trainer, pl_module, "test", self.test_samples)
         metrics = self._log(trainer, score, "test")
+        with score.sync_context():  # the counts of all ranks, as `compute` has taken them
+            rows = score.rows()
         if trainer.is_global_zero:
-            self._write(trainer, metrics, score.rows())
+            self._write(trainer, metrics, rows)
 
     @torch.no_grad()
     def _score(self, trainer: Trainer, pl_module: LightningModule, split: str, samples: int) -> ShapesScore:
@@ -100,12 +102,9 @@ class ShapesEvaluation(Callback):
         for kind in data.kinds_in(split):
             for batch in data.fixed_batches(split, kind, samples, batch_size=100):
                 score.update(kind, pl_module.generate(batch), batch.meta)
-        if trainer.world_size > 1:
-            score.sync()
         return score
 
     def _log(self, trainer: Trainer, score: ShapesScore, split: str) -> dict[str, float]:
-        score._to_sync = False  # synchronised above, once
         metrics = {f"{split}/{name}": float(value) for name, value in score.compute().items()}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, trainer.global_step)
