@@ -5,6 +5,7 @@ MLflow's store is made once as well.
 """
 
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -56,6 +57,8 @@ class Workshop:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # Started in the background, the test run ignores Ctrl-C, and so would its children: a terminal's do not.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             **popen,
         )
 

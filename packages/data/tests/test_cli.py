@@ -90,7 +90,14 @@ def test_disk_full(tmp_path):
 @pytest.mark.parametrize(("workers", "moment"), [("1", "train/*"), ("2", "train/*"), ("2", "")])
 def test_interrupt_leaves_nothing(tmp_path, workers, moment):
     command = [*COMMAND, "shapes", str(tmp_path / "out"), "--t2i", "200000", "--workers", workers]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Started in the background, the test run ignores Ctrl-C, and so would its children: a terminal's do not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         while not list(tmp_path.glob(f".out.partial*/{moment}")):
             assert process.poll() is None
