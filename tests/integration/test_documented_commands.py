@@ -42,6 +42,8 @@ def test_documented_stages_exist(tmp_path):
 
 
 def test_make_help_lists_every_target():
-    result = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {line.split()[1] for line in result.stdout.splitlines()} == targets

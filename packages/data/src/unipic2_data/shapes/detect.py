@@ -34,6 +34,10 @@ __all__ = [
 BACKGROUND_TOLERANCE = 20.0  # RGB distance; two backgrounds are at least 36 apart
 
 
+GenevalDetections = tuple[dict[str, list[list[float]]], dict[str, list[str]]]
+"""Objects {class: [[x1, y1, x2, y2, score]]} and colours {class: [colour]} of one picture, by falling score."""
+
+
 @dataclass(frozen=True, slots=True)
 class Detected:
     """One object: shape, colour, cell (0-3), box [x1, y1, x2, y2] in pixels (inclusive, as GenEval has it), score."""
@@ -99,7 +103,7 @@ def nothing_else(detection: Detection, metadata: Mapping[str, Any]) -> bool:
     return Counter(found.shape for found in detection.objects) == wanted and not detection.unexplained
 
 
-def to_geneval(detection: Detection) -> tuple[dict[str, list[list[float]]], dict[str, list[str]]]:
+def to_geneval(detection: Detection) -> GenevalDetections:
     """Return GenEval's ``objects`` {class: [[x1, y1, x2, y2, score]]} and ``colors`` {class: [color]}.
 
     Both by falling score.

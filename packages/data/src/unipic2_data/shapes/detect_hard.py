@@ -7,12 +7,19 @@ moments are nearest by Mahalanobis distance.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from scipy import ndimage
 
-from unipic2_data.shapes.detect import Detected, Detection, check_images
+from unipic2_data.shapes.detect import Detected, Detection, check_images, to_geneval
 from unipic2_data.shapes.render import coverage
 from unipic2_data.shapes.scene import COLORS, SHAPES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from unipic2_data.shapes.detect import GenevalDetections
 
 __all__ = ["HardMaskDetector"]
 
@@ -31,6 +38,10 @@ _COLOR_NAMES = tuple(COLORS)
 
 class HardMaskDetector:
     """Detector A."""
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[GenevalDetections]:
+        """Return GenEval's objects and colours of each picture, uint8 (H, H, 3): what scorers of any world ask for."""
+        return [to_geneval(detection) for detection in self.detect_batch(np.stack(images))]
 
     def detect(self, image: np.ndarray) -> list[Detected]:
         """Return the objects of one picture, uint8 (H, H, 3)."""
