@@ -47,28 +47,31 @@ def assert_same_bits(run, other):
         assert [name for name in one if not torch.equal(one[name], two[name])] == [], group
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_killed_and_resumed_is_uninterrupted_bit_for_bit(workshop, recipe, whole, workers):
-    folder = workshop.folder / f"killed-{workers}"
-    kill_after_first_checkpoint(workshop, folder, "--config", recipe, "--data.num_workers", workers)
+@pytest.fixture(scope="module", params=[0, 2], ids=["0 workers", "2 workers"])
+def resumed(request, workshop, recipe):
+    """A run with loader workers that was killed after its first checkpoint and went on."""
+    folder = workshop.folder / f"killed-{request.param}"
+    kill_after_first_checkpoint(workshop, folder, "--config", recipe, "--data.num_workers", request.param)
     assert workshop.status(folder) == "RUNNING", "nobody could say that it ended"
     reached = int(find_checkpoint(folder).name.removeprefix("step-"))
     assert EVERY <= reached < STEPS
-
     assert workshop.run_here("pretrain", "--resume", folder) == folder
-    assert_same_bits(whole, folder)
-    assert workshop.status(folder) == "FINISHED"
+    return folder
 
-    expected, losses = workshop.losses(whole), workshop.losses(folder)
+
+def test_killed_and_resumed_is_uninterrupted_bit_for_bit(workshop, whole, resumed):
+    assert_same_bits(whole, resumed)
+    assert workshop.status(resumed) == "FINISHED"
+
+    expected, losses = workshop.losses(whole), workshop.losses(resumed)
     assert list(losses) == list(range(1, STEPS + 1)), "one MLflow run with every step"
     assert all(set(values) == {expected[step][0]} for step, values in losses.items()), "same batches, same loss"
 
 
-def test_validation_after_a_resume_is_that_of_the_uninterrupted_run(workshop, whole):
+def test_validation_after_a_resume_is_that_of_the_uninterrupted_run(workshop, whole, resumed):
     """A checkpoint is written before the validation of its step, which is lost if the run is killed in between."""
-    folder = workshop.folder / "killed-0"
     for name in ("validation/loss_t2i", "validation/loss_edit"):
-        expected, found = (workshop.metrics(run)[name] for run in (whole, folder))
+        expected, found = (workshop.metrics(run)[name] for run in (whole, resumed))
         assert len(set(expected) - set(found)) <= 1
         assert LAST_STEPS <= set(found) <= set(expected)
         assert all(set(found[step]) == set(expected[step]) for step in found)
