@@ -138,7 +138,7 @@ def load(
 
 
 def read_tensors(path: Path, group: str) -> dict[str, Tensor]:
-    """Read one group of full tensors ("model" or "ema") in a single process, without a model: for export."""
+    """Read one group of full tensors ("model" or "ema") in one process, without a model: to compare checkpoints."""
     if not is_training_checkpoint(path):
         msg = f"{path} is not a complete training checkpoint"
         raise CheckpointError(msg)

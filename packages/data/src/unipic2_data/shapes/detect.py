@@ -16,7 +16,7 @@ import numpy as np
 from unipic2_data.shapes.scene import BACKGROUNDS, WORLD_UNITS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from unipic2_data.shapes.scene import Scene
 
@@ -65,15 +65,19 @@ class Detection:
 
 
 class Detector(Protocol):
-    """A detector of the shapes world (entry-point group ``unipic2.detectors``)."""
-
-    def detect(self, image: np.ndarray) -> list[Detected]:
-        """Return the objects of one picture, uint8 (H, W, 3)."""
-        ...
+    """A detector of the shapes world (entry-point group ``unipic2.detectors``); each says how it sees a batch."""
 
     def detect_batch(self, images: np.ndarray) -> list[Detection]:
         """Return what is in each picture, uint8 (B, H, W, 3), square."""
         ...
+
+    def detect(self, image: np.ndarray) -> list[Detected]:
+        """Return the objects of one picture, uint8 (H, H, 3)."""
+        return list(self.detect_batch(image[None])[0].objects)
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[GenevalDetections]:
+        """Return GenEval's objects and colours of each picture, uint8 (H, H, 3): what scorers of any world ask for."""
+        return [to_geneval(detection) for detection in self.detect_batch(np.stack(images))]
 
 
 def same_scene(detection: Detection, scene: Scene) -> bool:

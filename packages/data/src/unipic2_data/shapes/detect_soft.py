@@ -10,19 +10,12 @@ Legend: B pictures, H height and width, N regions, P side of a region's patch, S
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from scipy import ndimage
 
-from unipic2_data.shapes.detect import Detected, Detection, check_images, to_geneval
+from unipic2_data.shapes.detect import Detected, Detection, Detector, check_images
 from unipic2_data.shapes.render import AREA, CENTROID, coverage
 from unipic2_data.shapes.scene import COLORS, SHAPES
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from unipic2_data.shapes.detect import GenevalDetections
 
 __all__ = ["SoftAlphaDetector"]
 
@@ -40,16 +33,8 @@ _PALETTE = np.array(list(COLORS.values()), np.float32)
 _COLOR_NAMES = tuple(COLORS)
 
 
-class SoftAlphaDetector:
+class SoftAlphaDetector(Detector):
     """Detector B."""
-
-    def __call__(self, images: Sequence[np.ndarray]) -> list[GenevalDetections]:
-        """Return GenEval's objects and colours of each picture, uint8 (H, H, 3): what scorers of any world ask for."""
-        return [to_geneval(detection) for detection in self.detect_batch(np.stack(images))]
-
-    def detect(self, image: np.ndarray) -> list[Detected]:
-        """Return the objects of one picture, uint8 (H, H, 3)."""
-        return list(self.detect_batch(image[None])[0].objects)
 
     def detect_batch(self, images: np.ndarray) -> list[Detection]:
         """Return what is in each picture, uint8 (B, H, H, 3)."""
