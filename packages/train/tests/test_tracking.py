@@ -92,6 +92,15 @@ def test_a_resumed_run_is_the_same_run_and_running_again(clean):
 
 
 @pytest.mark.slow
+def test_runs_of_one_process_keep_to_the_store_of_their_folder(clean):
+    for folder in ("here", "there"):
+        run = Run.start("pretrain", clean / folder / "one")
+        Tracker(run).finalize("success")
+        assert status(clean / folder / "mlflow.db", run.mlflow_run_id) == "FINISHED"
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+
+
+@pytest.mark.slow
 def test_a_store_that_fails_neither_ends_the_run_nor_hides_its_error(clean, capsys):
     run = Run.start("pretrain", clean / "runs" / "one")
     tracker = Tracker(run)

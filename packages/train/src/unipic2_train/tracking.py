@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Run", "RunError", "Tracker", "find_checkpoint", "package_versions"]
 
 RUN_DIR_VARIABLE = "UNIPIC2_RUN_DIR"
+TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 RUN_FILE = "run.json"
 PACKAGES = ("torch", "lightning", "diffusers", "transformers", "peft", "mlflow", "unipic2-train")
 
@@ -109,12 +110,12 @@ class Tracker(MLFlowLogger):
         store = run.folder.parent
         store.mkdir(parents=True, exist_ok=True)
         # MLflow makes and migrates a new SQLite file without a lock: two runs that start at once would break it.
-        with FileLock(store / ".mlflow.lock"):
+        with FileLock(store / ".mlflow.lock"), _kept(TRACKING_VARIABLE) as server:
             super().__init__(
                 experiment_name=f"unipic2-{run.stage}",
                 run_name=run.folder.name,
-                tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store / 'mlflow.db'}",
-                artifact_location=None if os.environ.get("MLFLOW_TRACKING_URI") else (store / "artifacts").as_uri(),
+                tracking_uri=server or f"sqlite:///{store / 'mlflow.db'}",
+                artifact_location=None if server else (store / "artifacts").as_uri(),
                 run_id=run.mlflow_run_id,
                 synchronous=False,
             )
@@ -163,6 +164,22 @@ class Tracker(MLFlowLogger):
         """Attach a text file."""
         with _mentioned(name):
             self.experiment.log_text(self.run_id, text, name)
+
+
+@contextmanager
+def _kept(variable: str) -> Iterator[str | None]:
+    """Give an environment variable's value, and restore it at the end.
+
+    MLflow writes the store it was last told into its own variable, where the next run of this process would take it for
+    a person's wish.
+    """
+    before = os.environ.get(variable)
+    try:
+        yield before
+    finally:
+        os.environ.pop(variable, None)
+        if before is not None:
+            os.environ[variable] = before
 
 
 @contextmanager
