@@ -12,23 +12,62 @@ prompt    none                     ``captions``                prompts of RL
 ========  =======================  ==========================  =====================
 
 In a tar, sample ``KEY`` is the adjacent members ``KEY.json``, ``KEY.target.png`` (or .jpg, ...), ``KEY.ref_0.png`` and
-so on; plain webdataset reads it. In the JSON, ``version``, ``kind`` and the text of the kind are mandatory. Known
-optional fields: task, source, licence, width, height, scores, shapes. Other fields are kept as they are.
+so on; plain webdataset reads it. In the JSON, ``version``, ``kind`` and the text of the kind are mandatory; an
+``instruction`` may be a list of phrasings, as captions are. Known optional fields:
+
+===================  ===================================================================================
+task                 what an edit does ("add", "style", ...), or the category of a prompt
+source, licence      where the sample comes from ("import:NAME") and an SPDX name of what it may be used for
+width, height        of the target, pixels
+reference_sizes      ``{"width": w, "height": h}`` of each reference
+scores               name -> number, from the source or a judge
+caption              of the target of an edit
+metadata             what a scorer needs beside the text (GenEval's include and exclude, ...)
+shapes               ground truth of the shapes world
+===================  ===================================================================================
+
+Other fields are kept as they are. **Versions**: a new optional field, a new kind and a new role of an image (a
+preference pair would add ``KEY.rejected.png``) keep version 1, since readers leave fields and roles alone that they do
+not know, and name a kind that they do not know. The version rises only if old fields change their meaning; shards of
+older versions stay readable.
+
+Tars of others, read in place after ``unipic2-data index``: ``KEY.jpg`` with ``KEY.txt``, or with a ``KEY.json`` that
+has no version but a ``captions``, ``caption`` or ``prompt``, is a t2i sample.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 from dataclasses import dataclass, field
 from typing import Any
 
 from unipic2_data.errors import DataError
 
-__all__ = ["KINDS", "SAMPLE_VERSION", "Image", "Sample", "sample_from_tar", "sample_to_tar", "texts_of"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "KINDS",
+    "SAMPLE_VERSION",
+    "Image",
+    "Sample",
+    "lacks",
+    "sample_from_tar",
+    "sample_to_tar",
+    "texts_of",
+]
 
 SAMPLE_VERSION = 1
 KINDS = ("t2i", "edit", "qa", "prompt")
+IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif"})
+
+_NEEDS_TARGET = {"t2i", "edit"}
+_NEEDS_REFERENCE = {"edit", "qa"}
+_FOREIGN_TEXTS = ("captions", "caption", "prompt")  # of a JSON member of others, the first that is there
+_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)  # key and field, as webdataset cuts a member's name
+_FILES = (b"0", b"\0")  # types of tar members
+_LONG_NAME, _PAX = b"L", b"x"
+_PAX_PATH = re.compile(rb"(?:^|\n)\d+ path=([^\n]*)\n")
 
 _BLOCK = 512
 _HEADER = bytearray(tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT))  # mode 0644; no name, owner 0, time 0, size 0
@@ -85,6 +124,21 @@ def texts_of(kind: str, meta: dict[str, Any], where: str) -> list[str]:
     return texts
 
 
+def lacks(sample: Sample) -> str | None:
+    """Return what a sample of its kind needs and this one has not ("no target"), or None if nothing is missing."""
+    if sample.kind in _NEEDS_TARGET and sample.target is None:
+        return "no target"
+    if sample.kind in _NEEDS_REFERENCE and not sample.references:
+        return "no reference"
+    try:
+        texts_of(sample.kind, sample.meta, sample.key)
+    except DataError:
+        return "no text"
+    if sample.kind == "qa" and not str(sample.meta.get("answer") or "").strip():
+        return "no answer"
+    return None
+
+
 def sample_to_tar(sample: Sample) -> bytes:
     """Return the sample as the bytes of its tar members: USTAR headers, time and owner 0, padded to 512 bytes.
 
@@ -118,12 +172,15 @@ def sample_from_tar(data: bytes, where: str) -> Sample:
         DataError: If a member is damaged or missing, or the version is unknown.
     """
     members = _members(data, where)
-    key = next(iter(members), "").partition(".")[0]
+    found = _NAME.fullmatch(next(iter(members), ""))
+    key = found[1] if found else ""
     fields = {name.removeprefix(f"{key}."): payload for name, payload in members.items()}
     try:
-        meta = json.loads(fields.pop("json"))
+        meta = json.loads(fields.pop("json", b"{}"))
+        if "version" not in meta:
+            return _foreign_sample(key, fields, meta)
         version, kind = meta.pop("version"), meta.pop("kind")
-    except (KeyError, ValueError, AttributeError) as error:
+    except (KeyError, ValueError, AttributeError, TypeError, RecursionError) as error:
         msg = f"{where}: sample {key!r} has no readable json member with version and kind ({error})."
         raise DataError(msg) from error
     if version != SAMPLE_VERSION or kind not in KINDS:
@@ -141,6 +198,19 @@ def sample_from_tar(data: bytes, where: str) -> Sample:
     return sample
 
 
+def _foreign_sample(key: str, fields: dict[str, bytes], meta: dict[str, Any]) -> Sample:
+    """Return a picture with a text beside it as a t2i sample; a ValueError or KeyError says why it is none."""
+    images = [Image(payload, name) for name, payload in fields.items() if name.lower() in IMAGE_SUFFIXES]
+    if len(images) != 1:
+        msg = f"nor one picture, but {len(images)}"
+        raise ValueError(msg)
+    if "txt" in fields:
+        texts = [fields["txt"].decode("utf-8-sig").strip()]
+    else:
+        texts = meta[next((name for name in _FOREIGN_TEXTS if name in meta), _FOREIGN_TEXTS[0])]
+    return Sample(key, "t2i", meta | {"captions": texts if isinstance(texts, list) else [texts]}, images[0])
+
+
 def _member(name: str, payload: bytes) -> bytes:
     """Return header, payload and padding: what `tarfile` writes for a USTAR member, six times faster."""
     variable = name.encode(), b"%011o" % len(payload)
@@ -153,19 +223,32 @@ def _member(name: str, payload: bytes) -> bytes:
 
 
 def _members(data: bytes, where: str) -> dict[str, bytes]:
-    members, position = {}, 0
+    """Return the files of a piece of a tar by name. Other members are left out; long names of pax and GNU are read."""
+    members, position, long_name = {}, 0, None
     while position + _BLOCK <= len(data):
         header = data[position : position + _BLOCK]
         try:
-            name = header[: header.index(b"\0")].decode()
+            name = header[:100].partition(b"\0")[0].decode() if long_name is None else long_name
             size = int(header[124:135], 8)
         except ValueError as error:
             msg = f"{where}: damaged tar header at byte {position} ({error}). Check the data with its manifest."
             raise DataError(msg) from error
-        start = position + _BLOCK
-        if start + size > len(data):
+        start, stop = position + _BLOCK, position + _BLOCK + size
+        if size < 0 or stop > len(data):
             msg = f"{where}: member {name!r} is cut off. Check the data with its manifest."
             raise DataError(msg)
-        members[name] = data[start : start + size]
-        position = start + size + -size % _BLOCK
+        kind, long_name = header[156:157], None
+        if kind in _FILES:
+            members[name] = data[start:stop]
+        elif kind in {_LONG_NAME, _PAX}:
+            long_name = _long_name(kind, data[start:stop])
+        position = stop + -size % _BLOCK
     return members
+
+
+def _long_name(kind: bytes, payload: bytes) -> str | None:
+    """Return the name that a member before a file gives it, or None if it speaks of other things."""
+    if kind == _LONG_NAME:
+        return payload.rstrip(b"\0").decode("utf-8", "replace")
+    path = _PAX_PATH.search(payload)
+    return path[1].decode("utf-8", "replace") if path else None
