@@ -186,3 +186,28 @@ def test_class_without_detections_is_dropped():
 def test_summary_of_nothing_is_refused():
     with pytest.raises(ValueError, match="no image records"):
         geneval.summary([])
+
+
+CAR = {"include": [{"class": "car", "count": 1}]}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: geneval.compute_iou([0, 0, 9], [0, 0, 9, 9]), r"box_a: expected \[x1, y1, x2, y2\], got \[0, 0, 9\]"),
+        (lambda: geneval.relative_position([0, 0, 9, 9], [0, 0, 9, None]), "corner of obj_b: expected a finite number"),
+        (lambda: geneval.filter_detections({"car": [[0, 0, 9, 9]] * 5}, "colors"), "detections of 'car': expected"),
+        (lambda: geneval.evaluate({}, {}, None), "metadata: expected a mapping"),
+        (lambda: geneval.evaluate([], {}, CAR), "objects: expected a mapping"),
+        (lambda: geneval.evaluate({}, {}, {"include": [{"class": "car"}]}), "include clause: no 'count'"),
+        (lambda: geneval.evaluate({}, {}, {"exclude": [{"count": 2}]}), "exclude clause: no 'class'"),
+        (lambda: geneval.summary([{"tag": "colors", "correct": True}]), "record 0: no 'metadata' among its fields"),
+        (
+            lambda: geneval.summary([{"tag": "a", "metadata": {}, "correct": True}]),
+            "metadata of record 0: expected what",
+        ),
+    ],
+)
+def test_malformed_input_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -9,16 +9,22 @@ Legend:
     metadata: one prompt line, ``{"tag", "include": [{"class", "count", "color"?, "position"?: [relation, clause]}],
     "exclude"?: [{"class", "count"}], "prompt"}``.
 
-Quirks of the official code are kept by ``official=True``, the default. ``official=False`` gives what they stand in the
-way of; each function says what differs. One thing never follows the official code: its ``reason`` joins a set of
-relations in undefined order, here they are sorted.
+Quirks of the official code, kept by ``official=True`` (the default); ``official=False`` mends them:
+    - `evaluate` takes the most confident boxes before it looks at colours.
+    - `relative_position` keeps twice the margin between boxes side by side that its threshold says.
+    - `make_plural`, and with it the prompt suite, knows one rule ("benchs", "persons").
+
+One thing never follows the official code: its ``reason`` joins a set of relations in undefined order, here they are
+sorted.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
+import numpy.typing as npt
 
+from unipic2_evals.checks import as_field, as_mapping, as_number, as_text
 from unipic2_evals.geneval_suite import COLORS, RELATIONS, TAGS, generate_suite, make_plural, prompt_suite, with_article
 
 __all__ = [
@@ -100,8 +106,12 @@ def evaluate(
         The verdict; its reasons are in the order of the clauses.
 
     Raises:
-        ValueError: If a class with a colour clause has boxes without a colour, or a clause refers to a later one.
+        ValueError: If a class with a colour clause has boxes without a colour, a clause refers to a later one, or
+            something is malformed.
     """
+    as_mapping(objects, "objects")
+    as_mapping(colors, "colors")
+    as_mapping(metadata, "metadata")
     rules = _Rules(objects, colors, position_threshold, official)
     reasons: list[str] = []
     groups: list[Sequence[Detection] | None] = []
@@ -111,9 +121,10 @@ def evaluate(
         if reason:
             reasons.append(reason)
     for clause in metadata.get("exclude", []):
-        found = len(objects.get(clause["class"], []))
-        if found >= clause["count"]:
-            reasons.append(f"expected {clause['class']}<{clause['count']}, found {found}")
+        name, count = _class_and_count(clause, "exclude")
+        found = len(objects.get(name, []))
+        if found >= count:
+            reasons.append(f"expected {name}<{count}, found {found}")
     return {"correct": not reasons, "reason": "\n".join(reasons)}
 
 
@@ -128,7 +139,7 @@ class _Rules(NamedTuple):
     def match(
         self, clause: Mapping[str, Any], groups: Sequence[Sequence[Detection] | None]
     ) -> tuple[Sequence[Detection] | None, str]:
-        name, count = clause["class"], clause["count"]
+        name, count = _class_and_count(clause, "include")
         boxes = self.objects.get(name, [])
         if len(boxes) < count:
             return None, f"expected {name}>={count}, found {len(boxes)}"
@@ -194,8 +205,11 @@ def relative_position(
 
     Returns:
         A sorted subset of `RELATIONS`.
+
+    Raises:
+        ValueError: If a box is not four numbers or more.
     """
-    box_a, box_b = np.asarray(obj_a[:4], dtype=np.float64), np.asarray(obj_b[:4], dtype=np.float64)
+    box_a, box_b = np.asarray(_box(obj_a, "obj_a")), np.asarray(_box(obj_b, "obj_b"))
     offset = (box_a[:2] + box_a[2:]) / 2 - (box_b[:2] + box_b[2:]) / 2  # (x, y)
     margin = position_threshold * (np.abs(box_a[2:] - box_a[:2]) + np.abs(box_b[2:] - box_b[:2]))
     shrunk = np.sign(offset) * np.maximum(np.abs(offset) - margin, 0)
@@ -215,7 +229,11 @@ def compute_iou(box_a: Detection, box_b: Detection) -> float:
 
     Returns:
         A value in [0, 1]; 0 for two empty boxes.
+
+    Raises:
+        ValueError: If a box is not four numbers or more.
     """
+    box_a, box_b = _box(box_a, "box_a"), _box(box_b, "box_b")
 
     def area(x1: float, y1: float, x2: float, y2: float) -> float:
         return max(x2 - x1 + 1, 0) * max(y2 - y1 + 1, 0)
@@ -223,7 +241,7 @@ def compute_iou(box_a: Detection, box_b: Detection) -> float:
     intersection = area(
         max(box_a[0], box_b[0]), max(box_a[1], box_b[1]), min(box_a[2], box_b[2]), min(box_a[3], box_b[3])
     )
-    union = area(*box_a[:4]) + area(*box_b[:4]) - intersection
+    union = area(*box_a) + area(*box_b) - intersection
     return float(intersection / union) if union else 0.0
 
 
@@ -245,7 +263,7 @@ def filter_detections(
         Kept detections of each class by falling score; classes with none are absent.
 
     Raises:
-        ValueError: If an option has another name.
+        ValueError: If an option has another name, or a detection is not five numbers.
     """
     chosen = {"threshold": 0.3, "counting_threshold": 0.9, "max_objects": 16, "max_overlap": 1.0}
     unknown = sorted(set(options or {}) - set(chosen))
@@ -256,7 +274,7 @@ def filter_detections(
     threshold = chosen["counting_threshold"] if tag == "counting" else chosen["threshold"]
     kept: dict[str, list[list[float]]] = {}
     for name, detections in raw.items():
-        boxes = np.asarray(detections, dtype=np.float64).reshape(-1, 5)
+        boxes = _detections(detections, name)
         order = np.argsort(boxes[:, 4])[::-1]  # the official order, ties included
         candidates = boxes[order][boxes[order, 4] > threshold][: int(chosen["max_objects"])].tolist()
         best: list[list[float]] = []
@@ -279,16 +297,22 @@ def summary(records: Sequence[Mapping[str, Any]]) -> Summary:
         Fractions over images, prompts and tags.
 
     Raises:
-        ValueError: If there are no records.
+        ValueError: If there are no records, or one lacks a field.
     """
     if not records:
         message = "no image records: expected at least one"
         raise ValueError(message)
     by_tag: dict[str, list[bool]] = {}
     by_prompt: dict[Any, list[bool]] = {}
-    for record in records:
-        by_tag.setdefault(record["tag"], []).append(bool(record["correct"]))
-        by_prompt.setdefault(record["metadata"], []).append(bool(record["correct"]))
+    for index, record in enumerate(records):
+        tag, prompt, correct = (as_field(record, key, f"record {index}") for key in ("tag", "metadata", "correct"))
+        if not isinstance(prompt, Hashable):
+            message = (
+                f"metadata of record {index}: expected what identifies the prompt, such as its text, got {prompt!r}"
+            )
+            raise ValueError(message)
+        by_tag.setdefault(tag, []).append(bool(correct))
+        by_prompt.setdefault(prompt, []).append(bool(correct))
     tasks = {tag: sum(verdicts) / len(verdicts) for tag, verdicts in by_tag.items()}
     return {
         "total_images": len(records),
@@ -312,3 +336,25 @@ def output_path(prompt_index: int, sample: int) -> OutputPath:
     """
     folder = f"{prompt_index:05}"
     return {"image": f"{folder}/samples/{sample:05}.png", "metadata": f"{folder}/metadata.jsonl"}
+
+
+def _class_and_count(clause: object, name: str) -> tuple[str, int]:
+    label = as_text(as_field(clause, "class", f"{name} clause"), f"class of {name} clause")
+    return label, int(as_number(as_field(clause, "count", f"{name} clause"), f"count of {label!r}"))
+
+
+def _box(box: Detection, name: str) -> tuple[float, float, float, float]:
+    """Return the four corners of a box or detection."""
+    if len(box) < 4:
+        message = f"{name}: expected [x1, y1, x2, y2], got {list(box)}"
+        raise ValueError(message)
+    x1, y1, x2, y2 = (as_number(corner, f"corner of {name}") for corner in box[:4])
+    return x1, y1, x2, y2
+
+
+def _detections(detections: Sequence[Detection], name: str) -> npt.NDArray[np.float64]:
+    """Return the detections of one class as an array of shape (N, 5)."""
+    if any(len(detection) != 5 for detection in detections):
+        message = f"detections of {name!r}: expected [x1, y1, x2, y2, score] each, got {list(detections)[:3]}"
+        raise ValueError(message)
+    return np.asarray(detections, dtype=np.float64).reshape(-1, 5)
