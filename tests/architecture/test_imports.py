@@ -17,7 +17,12 @@ PACKAGES = [package for layer in LAYERS for package in layer]
 LEAVES = LAYERS[-1]
 FRAMEWORK = ["lightning", "lightning_fabric", "pytorch_lightning", "mlflow", "torchmetrics"]
 # What a package stays free of beyond the framework.
-FREE_OF = {"unipic2_evals": ["torch"], "unipic2_dit": ["webdataset"]}
+FREE_OF = {
+    "unipic2_evals": ["torch"],
+    "unipic2_dit": ["webdataset"],
+    "unipic2_connector": ["webdataset", "transformers"],
+    "unipic2_vlm": ["webdataset", "diffusers"],
+}
 
 
 def source(package: str) -> Path:
