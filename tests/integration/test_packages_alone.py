@@ -16,6 +16,8 @@ FORBIDDEN = {"lightning", "pytorch-lightning", "mlflow", "torchmetrics", "torchv
     [
         ("evals", "", [], {"torch", "diffusers", "transformers", "webdataset", "scipy"}),
         ("data", "[shapes,test]", ["torch"], {"diffusers", "transformers"}),
+        ("connector", "", ["torch"], {"transformers"}),
+        ("vlm", "", ["torch"], {"diffusers"}),
     ],
 )
 def test_package_alone(name, extras, lent, absent, fresh_environment, package_copy):
@@ -23,7 +25,8 @@ def test_package_alone(name, extras, lent, absent, fresh_environment, package_co
     fresh_environment.lend("pytest", "hypothesis", *lent)
     fresh_environment.pip_install(f"{package}{extras}")
 
-    siblings = {f"unipic2-{other}" for other in ("dit", "data", "evals", "train")} - {f"unipic2-{name}"}
+    packages = ("dit", "connector", "vlm", "data", "evals", "train")
+    siblings = {f"unipic2-{other}" for other in packages if other != name}
     installed = fresh_environment.installed()
     assert f"unipic2-{name}" in installed
     assert not installed & (FORBIDDEN | absent | siblings)
