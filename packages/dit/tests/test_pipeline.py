@@ -81,6 +81,18 @@ def test_a_seed_pins_an_edit_whatever_the_global_generator_did(pipeline, picture
     assert not np.array_equal(sampled[0], first)
 
 
+def test_a_seed_pins_a_stochastic_scheduler(pipeline):
+    plain = make(pipeline)
+    pipeline.scheduler.register_to_config(stochastic_sampling=True)
+    torch.manual_seed(1)
+    first = make(pipeline)
+    torch.manual_seed(2)
+    assert np.array_equal(first, make(pipeline))
+    assert not np.array_equal(first, plain)
+    pair = make(pipeline, num_images_per_prompt=2, generator=[seeded(3), seeded(0)])
+    assert np.abs(pair[1] - first[0]).max() < 1e-5
+
+
 @pytest.mark.parametrize("missing", [(), TEXT_PARTS[4:], TEXT_PARTS])
 def test_stock_save_and_load_round_trip(pipeline, embeddings, tmp_path, missing):
     parts = {name: None if name in missing else part for name, part in pipeline.components.items()}

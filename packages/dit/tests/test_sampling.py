@@ -135,6 +135,28 @@ def test_dynamics_get_each_rows_generator(transformer, schedule, prompts):
     torch.testing.assert_close(together[:1], run([1], steps=[2]), atol=1e-5, rtol=1e-5)
 
 
+def test_a_stochastic_scheduler_steps_as_diffusers_does(parity_folder):
+    folder = parity_folder / "checkpoint" / "scheduler"
+    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder, stochastic_sampling=True)
+    assert sampling.dynamics_of(scheduler) is sampling.renoise
+    assert sampling.dynamics_of(FlowMatchEulerDiscreteScheduler.from_pretrained(folder)) is sampling.euler
+    sigmas = sampling_sigmas(4, scheduler)
+    scheduler.set_timesteps(4)
+    ours = theirs = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    seeds = [torch.Generator().manual_seed(1) for _ in range(2)]
+    for step, timestep in enumerate(scheduler.timesteps):
+        velocity = ours.tanh()
+        ours = sampling.renoise(ours, velocity, sigmas[step], sigmas[step + 1], (seeds[0],))
+        theirs = scheduler.step(velocity, timestep, theirs, generator=seeds[1]).prev_sample
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+
+
+def test_noise_on_the_way_needs_a_generator_a_row():
+    latents = torch.zeros(2, 4, 8, 8)
+    with pytest.raises(ValueError, match="1 generators for 2 rows"):
+        sampling.renoise(latents, latents, torch.tensor(1.0), torch.tensor(0.5), (torch.Generator(),))
+
+
 def test_callback_sees_and_may_replace_each_state(transformer, schedule, prompts):
     seen = []
     state = sampling.initial_state(torch.ones(1, 4, 8, 8), schedule(3), prompts[0])

@@ -186,12 +186,15 @@ class StableDiffusion3KontextPipeline(DiffusionPipeline, SD3LoraLoaderMixin):
             guidance=guidance_scale,
             negative=None if negative is None else negative.repeat(num_images_per_prompt),
             references=references,
+            generators=generator if isinstance(generator, list) else [generator] * len(conditioning.prompt_embeds),
         )
+        dynamics = sampling.dynamics_of(self.scheduler)
         with self.progress_bar(total=num_inference_steps) as progress:
             while not (sampling.finished(state) or self._interrupt):
                 step = int(state.index[0])
                 timestep = float(MAX_TIMESTEP * state.sigma[0])
-                state = sampling.advance(state, sampling.velocity(self.transformer, state, joint_attention_kwargs))
+                velocity = sampling.velocity(self.transformer, state, joint_attention_kwargs)
+                state = sampling.advance(state, velocity, dynamics)
                 if callback_on_step_end is not None:
                     tensors = _tensors(state, callback_on_step_end_tensor_inputs)
                     state = _replace(state, callback_on_step_end(self, step, timestep, tensors) or {})

@@ -26,6 +26,7 @@ from unipic2_dit.conditioning import Conditioning
 from unipic2_dit.flow import MAX_TIMESTEP
 
 if TYPE_CHECKING:
+    from diffusers import FlowMatchEulerDiscreteScheduler
     from torch import nn
 
 __all__ = [
@@ -34,9 +35,11 @@ __all__ = [
     "advance",
     "denoise",
     "draw_noise",
+    "dynamics_of",
     "euler",
     "finished",
     "initial_state",
+    "renoise",
     "select",
     "velocity",
 ]
@@ -195,6 +198,28 @@ def velocity(
 def euler(latents: Tensor, velocity: Tensor, sigma: Tensor, next_sigma: Tensor, _generators: Generators = ()) -> Tensor:
     """Take one step of the probability-flow ODE, ``x + (next_sigma - sigma) * velocity``, deterministic."""
     return latents + (next_sigma - sigma) * velocity
+
+
+def renoise(latents: Tensor, velocity: Tensor, sigma: Tensor, next_sigma: Tensor, generators: Generators) -> Tensor:
+    """Go to the clean latents that the velocity points at and add fresh noise of the next level to them.
+
+    The step of a scheduler with ``stochastic_sampling``: errors of earlier steps are forgotten, so a model that is
+    still coarse gets sharper pictures from more steps. The last step adds nothing.
+
+    Raises:
+        ValueError: If the rows have no generators.
+    """
+    if len(generators) != len(latents):
+        msg = f"{len(generators)} generators for {len(latents)} rows: dynamics that draw noise need one a row."
+        raise ValueError(msg)
+    clean = latents - sigma * velocity
+    noise = draw_noise(latents.shape[1:], generators, latents.device)
+    return (1 - next_sigma) * clean + next_sigma * noise
+
+
+def dynamics_of(scheduler: FlowMatchEulerDiscreteScheduler) -> Dynamics:
+    """Return how a checkpoint's scheduler steps: ``renoise`` under ``stochastic_sampling``, else ``euler``."""
+    return renoise if scheduler.config.stochastic_sampling else euler
 
 
 def advance(state: DenoisingState, velocity: Tensor, dynamics: Dynamics = euler) -> DenoisingState:

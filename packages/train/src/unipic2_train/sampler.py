@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from unipic2_data.randomness import keyed_normal
+from unipic2_data.randomness import keyed_hash, keyed_normal
 from unipic2_dit import flow, sampling
 from unipic2_dit.vae import spatial_factor
 
@@ -58,5 +58,11 @@ def generate(transformer: nn.Module, frozen: FrozenParts, batch: Batch, config: 
         guidance=config.guidance,
         negative=frozen.embed([""]),
         references=None if batch.references is None else frozen.encode_pixels(batch.references),
+        generators=[_generator(config.seed, key) for key in batch.keys],
     )
-    return frozen.decode(sampling.denoise(transformer, state))
+    return frozen.decode(sampling.denoise(transformer, state, dynamics=sampling.dynamics_of(frozen.scheduler)))
+
+
+def _generator(seed: int, key: str) -> torch.Generator:
+    """Return a sample's own generator, for schedulers that draw noise on the way."""
+    return torch.Generator().manual_seed(int.from_bytes(keyed_hash(seed, key, "sampling-steps")[:8], "little") >> 1)
