@@ -97,7 +97,7 @@ class MetaQueryConditioner:
         Returns:
             The conditioning, B rows of Q tokens.
         """
-        config, queries = self.conditioner.config, self.conditioner.meta_queries
+        config, queries = self.conditioner.config, self.conditioner.queries()
         states = self.vlm(
             prompts,
             queries,

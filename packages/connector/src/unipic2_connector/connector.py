@@ -85,6 +85,11 @@ class StableDiffusion3Conditioner(ModelMixin, ConfigMixin):
         self.meta_queries = nn.Parameter(torch.empty(num_queries, llm_hidden_size))
         nn.init.normal_(self.meta_queries, std=llm_hidden_size**-0.5)
 
+    def queries(self) -> Tensor:
+        """Return the queries for the VLM, shape (Q, V), also if the conditioner is sharded and its weights in pieces."""
+        # A copy: what a sharded module gathers may be freed when the method returns.
+        return self.meta_queries.clone()
+
     def forward(self, hidden_states: Tensor) -> Conditioning:
         """Turn the VLM's hidden states at the queries into conditioning.
 
