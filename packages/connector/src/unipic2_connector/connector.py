@@ -86,7 +86,7 @@ class StableDiffusion3Conditioner(ModelMixin, ConfigMixin):
         nn.init.normal_(self.meta_queries, std=llm_hidden_size**-0.5)
 
     def queries(self) -> Tensor:
-        """Return the queries for the VLM, shape (Q, V), also if the conditioner is sharded and its weights in pieces."""
+        """Return the queries for the VLM, shape (Q, V), also of a conditioner whose weights are sharded."""
         # A copy: what a sharded module gathers may be freed when the method returns.
         return self.meta_queries.clone()
 

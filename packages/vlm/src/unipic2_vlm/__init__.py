@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from unipic2_vlm.frozen import FrozenProof
     from unipic2_vlm.processor import QwenVLProcessor
     from unipic2_vlm.queries import QueryEncoder
-    from unipic2_vlm.understanding import Understanding
+    from unipic2_vlm.understanding import Decoding, Understanding
 
-__all__ = ["FrozenProof", "QueryEncoder", "QwenVLBackbone", "QwenVLProcessor", "Understanding"]
+__all__ = ["Decoding", "FrozenProof", "QueryEncoder", "QwenVLBackbone", "QwenVLProcessor", "Understanding"]
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Decoding": "unipic2_vlm.understanding",
     "FrozenProof": "unipic2_vlm.frozen",
     "QueryEncoder": "unipic2_vlm.queries",
     "QwenVLBackbone": "unipic2_vlm.backbone",

@@ -158,7 +158,7 @@ class QwenVLProcessor:
         if len(images) != len(instructions):
             msg = f"{len(images)} pictures for {len(instructions)} instructions: pass one each."
             raise ValueError(msg)
-        pictures = [self._resize(each, multiple) for each in as_pictures(images)]
+        pictures = [self._resize(each, multiple) for each in _as_pictures(images)]
         content = IMAGE_START + IMAGE_TOKEN + IMAGE_END
         texts = [TURN.format(content=content + text) for text in instructions]
         return self._inputs(texts, pictures, side="right", resize=False)
@@ -213,7 +213,7 @@ class QwenVLProcessor:
         return [row[0] + "".join(next(tokens) + part for part in row[1:]) for row in parts]
 
 
-def as_pictures(images: Sequence[Image.Image] | Tensor) -> list[Image.Image]:
+def _as_pictures(images: Sequence[Image.Image] | Tensor) -> list[Image.Image]:
     """Return pictures as they are, and pixels in [-1, 1], shape (B, 3, H, W), as pictures."""
     if not isinstance(images, Tensor):
         return list(images)
