@@ -9,6 +9,7 @@ import time
 import pytest
 from PIL import Image
 
+from unipic2_data.loader import SampleStore
 from unipic2_data.manifest import Manifest
 
 COMMAND = [sys.executable, "-c", "from unipic2_data.cli import main; main()"]
@@ -50,6 +51,63 @@ def test_import(tmp_path):
     assert "1 x empty caption: 0.png" in done.stdout
 
 
+def test_import_of_rows_by_their_fields(tmp_path, files):
+    rows = [{"img": "1.jpg", "short": "a", "long": ["b", "c"]}, {"img": "2.jpg", "short": ""}]
+    files.write(tmp_path / "pictures" / "1.jpg", files.picture(1))
+    source = files.lines(tmp_path / "rows.jsonl", rows)
+    fields = ["--fields.target", "img", "--fields.text", "[short,long]"]
+    options = ["--image-root", tmp_path / "pictures", "--validation-fraction", 0, "--licence", "MIT", *fields]
+    done = run("import", source, tmp_path / "out", *options)
+    assert done.returncode == 0, done.stderr
+    assert "read 2 samples, wrote 1 (train: 1 t2i), skipped 1" in done.stdout
+    assert "1 x empty caption: rows.jsonl:2" in done.stdout
+    manifest = Manifest.load(tmp_path / "out")
+    assert manifest.generator["fields"][0]["text"] == ["short", "long"]
+    assert SampleStore(manifest, "train").read("t2i", 0).meta["captions"] == ["a", "b", "c"]
+
+
+def test_import_by_preset(tmp_path, files):
+    files.tar(tmp_path / "in" / "data_000000.tar", {"1.jpg": files.picture(1), "1.json": '{"prompt": "x"}'})
+    done = run("import", tmp_path / "in", tmp_path / "out", "--preset", "text-to-image-2m", "--validation-fraction", 0)
+    assert done.returncode == 0, done.stderr
+    assert SampleStore(Manifest.load(tmp_path / "out"), "train").read("t2i", 0).meta["licence"] == "MIT"
+
+
+def test_presets():
+    done = run("presets")
+    assert done.returncode == 0, done.stderr
+    assert "TIGER-Lab/OmniEdit-Filtered-1.2M" in done.stdout
+    one = run("presets", "--name", "omniedit")
+    assert "edited_prompt_list" in one.stdout
+
+
+def test_an_interrupted_import_goes_on(tmp_path, files):
+    for n in range(400):
+        files.write(tmp_path / "in" / f"{n}.jpg", files.picture(n, (640, 480)))
+        files.write(tmp_path / "in" / f"{n}.txt", str(n))
+    command = [*COMMAND, "import", str(tmp_path / "in"), str(tmp_path / "out"), "--workers", "1"]
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    while not list(tmp_path.glob(".out.import/parts/*/.*.partial")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == (
+        "error: interrupted; what is finished is kept: run the same command again to go on"
+    )
+    assert not (tmp_path / "out").exists()
+    done = run(*command[3:])
+    assert done.returncode == 0, done.stderr
+    assert "wrote 400" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -58,6 +116,9 @@ def test_import(tmp_path):
         (["shapes", "{out}", "--t2i", "0", "--edit", "0"], "no samples at all"),
         (["import", "{out}/absent", "{out}"], "cannot import"),
         (["import", "{out}/absent", "{out}", "--validation_fraction", "2"], "validation fraction"),
+        (["import", "{out}/absent", "{out}", "--preset", "omni"], "no preset named 'omni'"),
+        (["import", "{out}/absent", "{out}", "--preset", "redcaps5m-recap"], "img2dataset"),
+        (["import", "{out}/absent", "{out}", "--preset", "omniedit", "--format", "tar"], "name either the preset"),
     ],
 )
 def test_bad_requests_exit_with_one_line(tmp_path, arguments, message):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from unipic2_data.errors import DataError
-from unipic2_data.images import decode_rgb, encode_png, plain_bytes
+from unipic2_data.images import decode_rgb, encode_png, plain_picture
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 9, 3), np.uint8)
 
@@ -36,8 +36,8 @@ def test_exif_rotation():
     exif[0x0112] = 6  # the camera was turned: rotate by 270 degrees counter-clockwise to view
     data = save(Image.fromarray(PIXELS), "PNG", exif=exif)
     assert np.array_equal(decode_rgb(data), np.rot90(PIXELS, -1))
-    plain, suffix = plain_bytes(data)
-    assert suffix == "png"
+    plain, suffix, size = plain_picture(data)
+    assert (suffix, size) == ("png", (9, 7))
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(plain))), np.rot90(PIXELS, -1))
 
 
@@ -68,15 +68,15 @@ def test_other_modes(mode):
     assert pixels.shape == (6, 6, 3)
     if mode != "1":
         assert np.abs(pixels.astype(int) - 200).max() <= 3
-    assert plain_bytes(save(image, kind))[1] == ("jpg" if mode == "YCbCr" else "png")
+    assert plain_picture(save(image, kind))[1] == ("jpg" if mode == "YCbCr" else "png")
 
 
 def test_plain_files_keep_their_bytes():
     for kind, suffix in (("PNG", "png"), ("JPEG", "jpg")):
         data = save(Image.fromarray(PIXELS), kind)
-        assert plain_bytes(data) == (data, suffix)
+        assert plain_picture(data) == (data, suffix, (7, 9))
     webp = save(Image.fromarray(PIXELS), "WEBP", lossless=True)
-    plain, suffix = plain_bytes(webp)
+    plain, suffix, _ = plain_picture(webp)
     assert suffix == "png"
     assert np.array_equal(decode_rgb(plain), PIXELS)
 

@@ -1,7 +1,13 @@
+import fcntl
 import hashlib
 import io
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from itertools import islice
 
 import numpy as np
@@ -9,10 +15,12 @@ import pytest
 import webdataset
 from PIL import Image
 
+from unipic2_data.adapters.record import Skipped
 from unipic2_data.errors import DataError
 from unipic2_data.importer import import_source
 from unipic2_data.loader import SampleStore, TrainLoader, eval_batches
 from unipic2_data.manifest import Manifest
+from unipic2_data.randomness import keyed_hash
 
 
 @pytest.fixture
@@ -197,3 +205,127 @@ def test_large_imports_are_split_into_shards(tmp_path, monkeypatch):
     ]
     Manifest.load(tmp_path / "out").verify()
     assert len({sample.key for _, sample in all_samples(manifest)}) == 10
+
+
+def digests(root):
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def tars(tmp_path, files):
+    """Eight tars of twelve captioned pictures each, one of them unreadable."""
+    for shard in range(8):
+        members = {}
+        for n in range(12):
+            members[f"{n:03}.jpg"] = b"no picture" if (shard, n) == (5, 7) else files.picture(100 * shard + n, (64, 48))
+            members[f"{n:03}.txt"] = f"picture {n} of {shard}"
+        files.tar(tmp_path / "tars" / f"{shard:05}.tar", members)
+    return tmp_path / "tars"
+
+
+def test_processes_change_nothing(tars, tmp_path):
+    one = import_source(tars, tmp_path / "one", format="tar", validation_fraction=0.1)
+    many = import_source(tars, tmp_path / "many", format="tar", validation_fraction=0.1, workers=2)
+    assert one.skipped == many.skipped == [Skipped("00005/007", "picture is unreadable")]
+    assert sum(sum(kinds.values()) for kinds in one.manifest.counts.values()) == 95
+    assert one.manifest.counts["validation"] == {"t2i": 10}
+    assert digests(tmp_path / "one") == digests(tmp_path / "many")
+    paths = [shard.path for shard in one.manifest.shards if shard.split == "train"]
+    assert paths == [f"train/t2i-{number:05d}.tar" for number in range(len(paths))]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["many", "one", "tars"]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_goes_on_after_a_kill(tars, tmp_path, workers):
+    """SIGKILL in the middle: nothing half-made appears, finished parts are kept, the result has the same bytes."""
+    expected = import_source(tars, tmp_path / "expected", format="tar").manifest.root
+    out, work = tmp_path / "out", tmp_path / ".out.import"
+    code = (
+        "import time, unipic2_data.import_parts as parts\n"
+        "plain = parts.convert\n"
+        "parts.convert = lambda *words: (time.sleep(0.03), plain(*words))[1]\n"
+    )
+    run = "from unipic2_data.cli import main\nif __name__ == '__main__':\n    main()"
+    script = tmp_path / "slow.py"
+    script.write_text(code + run)
+    command = [sys.executable, str(script), "import", str(tars), str(out), "--format", "tar", "--workers", workers]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    try:
+        while len(list(work.glob("parts/*/done.json"))) < 2:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.02)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    finished = {file.parent.name for file in work.glob("parts/*/done.json")}
+    kept = {tar.stat().st_ino for name in finished for tar in (work / "parts" / name).glob("*.tar")}
+    assert 2 <= len(finished) < 8
+    assert not out.exists()
+    with pytest.raises(DataError, match="unfinished work of a command with another seed"):
+        import_source(tars, out, format="tar", seed=1)
+    report = import_source(tars, out, format="tar")
+    assert digests(out) == digests(expected)
+    assert kept <= {tar.stat().st_ino for tar in out.rglob("*.tar")}
+    assert [one.name for one in report.skipped] == ["00005/007"]
+    assert not work.exists()
+
+
+def test_a_source_that_changed_is_not_gone_on_with(tars, tmp_path, files, monkeypatch):
+    monkeypatch.setattr("unipic2_data.importer.survey", interrupt)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        import_source(tars, tmp_path / "out", format="tar")
+    assert "run the same command again" in stopped.value.__notes__[0]
+    monkeypatch.undo()
+    files.tar(tars / "00003.tar", {"a.jpg": files.picture(1), "a.txt": "another"})
+    with pytest.raises(DataError, match="unfinished work of a command with another source"):
+        import_source(tars, tmp_path / "out", format="tar")
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_one_import_at_a_time(tars, tmp_path):
+    (tmp_path / ".out.import").mkdir()
+    with (tmp_path / ".out.import" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match="another process is writing"):
+            import_source(tars, tmp_path / "out", format="tar")
+        assert (tmp_path / ".out.import").is_dir()
+
+
+def test_a_validation_group_that_is_unusable_is_replaced(tmp_path, files, monkeypatch):
+    """The chosen group's picture is broken: the next one is taken, and only its part is written again."""
+    names = [f"{n:02}" for n in range(12)]
+    first = min(names, key=lambda name: keyed_hash(0, "validation", f"{name}.jpg"))
+    for n, name in enumerate(names):
+        files.write(tmp_path / "in" / f"{name}.jpg", b"broken" if name == first else files.picture(n))
+        files.write(tmp_path / "in" / f"{name}.txt", name)
+    monkeypatch.setattr("unipic2_data.adapters.folder._PART_FILES", 4)
+    manifest = import_source(tmp_path / "in", tmp_path / "out", validation_fraction=0.05).manifest
+    assert manifest.counts == {"train": {"t2i": 10}, "validation": {"t2i": 1}}
+
+
+def test_keys_of_several_sources_differ(tmp_path, files):
+    for name in ("a", "b"):
+        files.write(tmp_path / name / "1.jpg", files.picture(1))
+        files.write(tmp_path / name / "1.txt", "x")
+    keys = {
+        sample.key
+        for name in ("a", "b")
+        for _, sample in all_samples(import_source(tmp_path / name, tmp_path / f"out-{name}").manifest)
+    }
+    assert len(keys) == 2
+
+
+def test_licence_of_row_request_and_preset(tmp_path, files):
+    row = {"source": "1.jpg", "target": "2.jpg", "instruction": "x"}
+    for n in (1, 2):
+        files.write(tmp_path / "in" / f"{n}.jpg", files.picture(n))
+    source = files.lines(tmp_path / "in" / "a.jsonl", [row, row | {"licence": "MIT"}])
+    manifest = import_source(source, tmp_path / "out", licence="CC0-1.0", validation_fraction=0).manifest
+    assert [sample.meta["licence"] for _, sample in all_samples(manifest)] == ["CC0-1.0", "MIT"]

@@ -6,8 +6,17 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["import_", "main", "shapes"]
+from unipic2_data.adapters.fields import Fields
+from unipic2_data.adapters.record import Format
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from unipic2_data.jobs import Bar
+
+__all__ = ["import_", "main", "presets", "shapes"]
 
 
 def shapes(
@@ -57,28 +66,74 @@ def shapes(
 def import_(
     source: Path,
     out: Path,
+    preset: str | None = None,
+    format: Format | None = None,
+    fields: Fields | None = None,
     image_root: Path | None = None,
+    image_tars: Path | None = None,
     validation_fraction: float = 0.05,
     licence: str | None = None,
+    max_references: int = 1,
     seed: int = 0,
-) -> None:
-    """Write a data set from your own pictures: captions beside images (a.jpg, a.txt), or edits as JSON lines.
+    workers: int = 0,
+) -> str:
+    """Write a data set from pictures and texts of your own or of others. Killed, it goes on when it is run again.
 
     Args:
-        source: A folder of pictures with captions and, if you like, *.jsonl files of edits; or one .jsonl file.
+        source: A folder of pictures with captions beside them (a.jpg, a.txt) and, if you like, *.jsonl files of edits;
+            or what --format or --preset says.
         out: Folder to make.
-        image_root: Folder that file names in JSON lines are relative to; default: the folder of the file.
+        preset: A known data set, in place of --format and --fields; `unipic2-data presets` lists them.
+        format: tar (webdataset: jpg + txt or json), parquet (pictures inside), json (rows of .jsonl, .json or .txt,
+            pictures below --image-root), conversations (UniWorld), index (rows of Parquet or JSON, pictures in tars),
+            folder.
+        fields: Which fields of a row hold what, as --fields.target, --fields.references, --fields.text, ...; lists as
+            '[a,b]'. Default: source, target, instruction; of tars: the picture and txt.
+        image_root: Folder that names in rows are relative to; default: the folder of the file.
+        image_tars: Tar, or folder with the tars, of --format index; default: those below the source.
         validation_fraction: Share of the targets to keep for validation.
         licence: Licence of samples that name none themselves.
+        max_references: Samples with more references are skipped.
         seed: Seed of the choice of validation samples.
+        workers: Processes; 0 = one per core.
     """
+    from unipic2_data.adapters.presets import find_preset
+    from unipic2_data.errors import DataError
     from unipic2_data.importer import import_source
 
+    if preset is not None and (format is not None or fields is not None):
+        msg = "--preset says format and fields; name either the preset or the other two."
+        raise DataError(msg)
     report = import_source(
-        source, out, image_root=image_root, validation_fraction=validation_fraction, licence=licence, seed=seed
+        source,
+        out,
+        format=format,
+        fields=fields,
+        preset=find_preset(preset) if preset else None,
+        image_root=image_root,
+        image_tars=image_tars,
+        validation_fraction=validation_fraction,
+        licence=licence,
+        max_references=max_references,
+        seed=seed,
+        workers=workers or os.cpu_count() or 1,
+        progress=_bar,
     )
-    print(report)
-    print(f"wrote {report.manifest.root / 'manifest.json'}")
+    return f"{report}\nwrote {report.manifest.root / 'manifest.json'}"
+
+
+def presets(name: str | None = None) -> str:
+    """List the known data sets, or say all about one: layout, licence, known defects.
+
+    Args:
+        name: One of them.
+    """
+    from unipic2_data.adapters.presets import PRESETS, find_preset
+
+    if name is not None:
+        return str(find_preset(name))
+    lines = [f"{preset.name:22} {preset.format:14} {preset.licence:18} {preset.repository}" for preset in PRESETS]
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -90,13 +145,25 @@ def main() -> None:
     try:
         # Options may be written with hyphens or underscores.
         args = [re.sub(r"^--[^=]+", lambda m: m[0][:2] + m[0][2:].replace("-", "_"), arg) for arg in sys.argv[1:]]
-        auto_cli({"shapes": shapes, "import": import_}, prog="unipic2-data", args=args)
+        report = auto_cli({"shapes": shapes, "import": import_, "presets": presets}, prog="unipic2-data", args=args)
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        print(f"error: {error}; nothing was written", file=sys.stderr)
+        print(f"error: {error}; {_what_is_left(error)}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("error: interrupted; nothing was written", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"error: interrupted; {_what_is_left(error)}", file=sys.stderr)
         sys.exit(130)
+    if report is not None:
+        print(report)
+
+
+def _what_is_left(error: BaseException) -> str:
+    return "; ".join(getattr(error, "__notes__", ["nothing was written"]))
+
+
+def _bar(what: str, total: int | None, done: int = 0) -> AbstractContextManager[Bar]:
+    from tqdm import tqdm
+
+    return tqdm(desc=what, total=total, initial=done, unit=" samples", disable=None)

@@ -14,7 +14,7 @@ from unipic2_data.errors import DataError
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
-__all__ = ["decode_rgb", "encode_png", "plain_bytes"]
+__all__ = ["decode_rgb", "encode_png", "plain_picture"]
 
 _PLAIN = {"JPEG": "jpg", "PNG": "png"}
 _ORIENTATION = 0x0112  # EXIF tag
@@ -84,8 +84,8 @@ def decode_rgb(data: bytes) -> np.ndarray:
         raise DataError(msg) from error
 
 
-def plain_bytes(data: bytes) -> tuple[bytes, str]:
-    """Return a file that any reader shows the same way, and its suffix.
+def plain_picture(data: bytes) -> tuple[bytes, str, tuple[int, int]]:
+    """Return a file that any reader shows the same way, its suffix, and its height and width.
 
     Args:
         data: Bytes of an image file.
@@ -99,13 +99,14 @@ def plain_bytes(data: bytes) -> tuple[bytes, str]:
     from PIL import Image
 
     pixels = decode_rgb(data)
+    size = (pixels.shape[0], pixels.shape[1])
     with Image.open(io.BytesIO(data)) as image:
         upright = image.getexif().get(_ORIENTATION, 1) == 1
         if image.format in _PLAIN and image.mode == "RGB" and upright and "transparency" not in image.info:
-            return data, _PLAIN[image.format]
+            return data, _PLAIN[image.format], size
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue(), "png"
+    return file.getvalue(), "png", size
 
 
 def _chunk(name: bytes, payload: bytes) -> bytes:

@@ -9,19 +9,46 @@ from __future__ import annotations
 import signal
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, nullcontext
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["run_jobs", "tick"]
+__all__ = ["Bar", "Progress", "run_jobs", "silent", "tick"]
 
 J = TypeVar("J")
 R = TypeVar("R")
 
 _POLL = 0.2  # seconds between looks at the progress of the processes
 _AHEAD = 2  # jobs handed out for each process
+
+
+class Bar(Protocol):
+    """A progress bar."""
+
+    def update(self, count: int) -> object:
+        """Add to what is done."""
+        ...
+
+
+class Progress(Protocol):
+    """Makes progress bars."""
+
+    def __call__(self, what: str, total: int | None, done: int = 0) -> AbstractContextManager[Bar]:
+        """Return a bar: what is counted, how many there are if that is known, and how many were done before."""
+        ...
+
+
+class _Silence:
+    def update(self, count: int) -> None:
+        pass
+
+
+def silent(what: str, total: int | None, done: int = 0) -> AbstractContextManager[Bar]:  # noqa: ARG001 - as others
+    """Return a bar that shows nothing."""
+    return nullcontext(_Silence())
 
 
 class _Interrupted(BaseException):
@@ -34,6 +61,7 @@ class _Shared:
     progress: Callable[[int], object] | None = None
     counter: Any = None  # shared integer: what all processes have done
     stop: Any = None  # shared event
+    function: Any = None  # what this process does with its jobs
 
 
 def tick(count: int = 1) -> None:
@@ -53,7 +81,7 @@ def run_jobs(
     """Yield each job with its result, as they finish; with one worker, in this process and in order.
 
     Args:
-        function: What to do with a job; can be pickled, as jobs and results can.
+        function: What to do with a job; can be pickled, as jobs and results can. It is sent to each process once.
         jobs: What to do.
         workers: Processes, at most one a job.
         progress: Called in this process with what `tick` was called with.
@@ -73,12 +101,12 @@ def run_jobs(
     context = get_context("spawn")
     counter, stop = context.Value("q", 0), context.Event()
     workers = min(workers, len(jobs))
-    pool = ProcessPoolExecutor(workers, context, _start, (counter, stop))
+    pool = ProcessPoolExecutor(workers, context, _start, (counter, stop, function))
     # Ctrl-C reaches every process of the terminal. The workers, started here, inherit a mask and never see it.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         waiting = iter(jobs)
-        running = {pool.submit(function, job): job for _, job in zip(range(workers * _AHEAD), waiting, strict=False)}
+        running = {pool.submit(_call, job): job for _, job in zip(range(workers * _AHEAD), waiting, strict=False)}
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     seen = 0
@@ -91,7 +119,7 @@ def run_jobs(
             for future in done:
                 job = running.pop(future)
                 for following in waiting:
-                    running[pool.submit(function, following)] = following
+                    running[pool.submit(_call, following)] = following
                     break
                 yield job, _result(future)
         if progress:
@@ -109,5 +137,9 @@ def _result(future: Future[R]) -> R:
         raise OSError(msg) from error
 
 
-def _start(counter: Any, stop: Any) -> None:
-    _Shared.counter, _Shared.stop = counter, stop
+def _start(counter: Any, stop: Any, function: Callable) -> None:
+    _Shared.counter, _Shared.stop, _Shared.function = counter, stop, function
+
+
+def _call(job: Any) -> Any:
+    return _Shared.function(job)

@@ -270,9 +270,12 @@ class ShardWriter:
         if sample.kind != self._kind:
             msg = f"sample {sample.key} is of kind {sample.kind}, the shard {self._path} of kind {self._kind}."
             raise DataError(msg)
-        data = sample_to_tar(sample)
-        self._offsets.append((self._position, len(data)))
-        self._write(data)
+        self.append(sample_to_tar(sample))
+
+    def append(self, members: bytes) -> None:
+        """Append the members of a sample as they are, headers and padding included."""
+        self._offsets.append((self._position, len(members)))
+        self._write(members)
 
     def close(self) -> Shard:
         """Finish the tar, write the index and give both their names; again: nothing more happens."""

@@ -153,7 +153,12 @@ def sample_to_tar(sample: Sample) -> bytes:
         raise DataError(msg)
     texts_of(sample.kind, sample.meta, f"sample {sample.key}")
     document = {"version": SAMPLE_VERSION, "kind": sample.kind, **sample.meta}
-    parts = [_member(f"{sample.key}.json", json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())]
+    try:
+        text = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError as error:
+        msg = f"sample {sample.key}: its text cannot be written as UTF-8 ({error.reason})."
+        raise DataError(msg) from error
+    parts = [_member(f"{sample.key}.json", text)]
     if sample.target is not None:
         parts.append(_member(f"{sample.key}.target.{sample.target.suffix}", sample.target.data))
     for index, image in enumerate(sample.references):

@@ -20,7 +20,7 @@ from unipic2_data.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from typing import BinaryIO
+    from typing import Any, BinaryIO
 
 __all__ = ["TarMember", "find_tars", "open_pieces", "tar_members"]
 
@@ -171,7 +171,7 @@ class _Pieces(io.RawIOBase):
         self._position = base + offset
         return self._position
 
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any) -> int:
         number = bisect_right(self._starts, self._position) - 1
         if number >= len(self._files):
             return 0

@@ -1,19 +1,35 @@
-from unipic2_data.adapters.folder import read_folder
+import json
+
+import pytest
+
+from unipic2_data.adapters.fields import Fields
+from unipic2_data.adapters.folder import FolderSource
+from unipic2_data.adapters.formats import default_mappers
 from unipic2_data.adapters.record import Record, Skipped
+from unipic2_data.errors import DataError
+
+
+def read(folder):
+    source = FolderSource(folder, default_mappers("folder"))
+    return [found for part in source.parts() for found in source.read(part)]
+
+
+def fill(folder):
+    (folder / "deep").mkdir()
+    (folder / ".hidden").mkdir()
+    for name in ("b.jpg", "a.PNG", "deep/c.webp", "mute.jpg", "blank.jpg", "latin.jpg", ".hidden/d.jpg", "notes.pdf"):
+        (folder / name).write_bytes(b"")
+    (folder / "b.txt").write_text("one\n\n  two  \r\nthree")
+    (folder / "a.txt").write_text("\ufeffwith a byte order mark", encoding="utf-8")
+    (folder / "deep" / "c.txt").write_text("deep")
+    (folder / "blank.txt").write_text(" \n")
+    (folder / "latin.txt").write_bytes("caf\u00e9".encode("latin-1"))
+    (folder / "alone.txt").write_text("nobody")
 
 
 def test_reads_pictures_with_captions_beside_them(tmp_path):
-    (tmp_path / "deep").mkdir()
-    (tmp_path / ".hidden").mkdir()
-    for name in ("b.jpg", "a.PNG", "deep/c.webp", "mute.jpg", "blank.jpg", "latin.jpg", ".hidden/d.jpg", "notes.pdf"):
-        (tmp_path / name).write_bytes(b"")
-    (tmp_path / "b.txt").write_text("one\n\n  two  \r\nthree")
-    (tmp_path / "a.txt").write_text("\ufeffwith a byte order mark", encoding="utf-8")
-    (tmp_path / "deep" / "c.txt").write_text("deep")
-    (tmp_path / "blank.txt").write_text(" \n")
-    (tmp_path / "latin.txt").write_bytes("caf\u00e9".encode("latin-1"))
-    (tmp_path / "alone.txt").write_text("nobody")
-    found = list(read_folder(tmp_path))
+    fill(tmp_path)
+    found = read(tmp_path)
     records = {one.name: one for one in found if isinstance(one, Record)}
     assert {name: record.meta["captions"] for name, record in records.items()} == {
         "a.PNG": ["with a byte order mark"],
@@ -30,6 +46,25 @@ def test_reads_pictures_with_captions_beside_them(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_parts_change_nothing(tmp_path, monkeypatch, size):
+    fill(tmp_path)
+    whole = read(tmp_path)
+    monkeypatch.setattr("unipic2_data.adapters.folder._PART_FILES", size)
+    assert read(tmp_path) == whole
+
+
 def test_pictures_that_edits_use_need_no_caption(tmp_path):
-    (tmp_path / "a.jpg").write_bytes(b"")
-    assert list(read_folder(tmp_path, frozenset({(tmp_path / "a.jpg").resolve()}))) == []
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "a.txt").write_text("captioned as well")
+    edit = {"source": "a.jpg", "target": "b.jpg", "instruction": "x"}
+    (tmp_path / "edits.jsonl").write_text(json.dumps(edit))
+    found = read(tmp_path)
+    assert [one.name for one in found] == ["edits.jsonl:1", "a.jpg", "c.jpg"]
+    assert found[2] == Skipped("c.jpg", "no caption file beside it")
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(DataError, match="expected a folder of pictures"):
+        FolderSource(tmp_path / "absent", [Fields()])
