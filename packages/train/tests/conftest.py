@@ -34,11 +34,12 @@ def foundation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from unipic2_data.shapes.grammar import vocabulary
     from unipic2_train.objectives.autoencoder import AutoencoderConfig
     from unipic2_train.workflows import foundation as workflow
-    from unipic2_train.workflows.text import TextConfig, write_text_encoders
+    from unipic2_train.workflows.text import TextConfig, make_text_encoders, write_text_encoders
 
     folder = tmp_path_factory.mktemp("foundation")
     AutoencoderConfig([8, 8, 8], 4).build(0).save_pretrained(folder / "vae")
-    write_text_encoders(folder, vocabulary(), TextConfig(clip_width=16, t5_width=32, max_tokens=12))
+    config = TextConfig(clip_width=16, t5_width=32, max_tokens=12)
+    write_text_encoders(folder, make_text_encoders(vocabulary(), config))
     FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=3.0).save_pretrained(folder / "scheduler")
     widths = {"joint_attention_dim": 32, "pooled_projection_dim": 32}
     workflow._write_transformer_config(folder / "transformer", TRANSFORMER | widths)

@@ -3,10 +3,10 @@ from collections import Counter
 import pytest
 
 from unipic2_data.randomness import keyed_rng
-from unipic2_data.shapes.edits import EDIT_PHRASINGS, EDITS, HELD_OUT_EDIT_PHRASING
-from unipic2_data.shapes.grammar import example_texts, vocabulary
+from unipic2_data.shapes.edits import EDIT_PHRASINGS, EDITS, HELD_OUT_EDIT_PHRASING, draw_edit
+from unipic2_data.shapes.grammar import FACTS, example_readings, read_edit, read_prompt, vocabulary
 from unipic2_data.shapes.prompts import HELD_OUT_PHRASING, PHRASINGS, PROMPTS, TAGS, scene_caption, scene_for
-from unipic2_data.shapes.scene import CELLS, HELD_OUT_PAIRS, SPLITS, Draws
+from unipic2_data.shapes.scene import CELLS, COLORS, HELD_OUT_PAIRS, SPLITS, Draws
 from unipic2_data.shapes.world import random_scene
 
 ALL = [prompt for tags in PROMPTS.values() for prompts in tags.values() for prompt in prompts]
@@ -127,9 +127,45 @@ def test_captions_name_everything():
         assert prompt.metadata["tag"] == "scene"
 
 
+def facts(reading):
+    pairs = zip(FACTS.items(), reading.facts, strict=True)
+    return {name: values[index] for (name, values), index in pairs if values[index] is not None}
+
+
+def test_what_a_prompt_says():
+    assert facts(read_prompt(find("a photo of a circle"))) == {"task": "text-to-image", "shape 1": "circle"}
+    assert facts(read_prompt(find("a circle left of a square"))) == {
+        "task": "text-to-image",
+        "relation": "left of",
+        "shape 1": "circle",
+        "shape 2": "square",
+    }
+
+
+def test_a_reading_says_what_the_words_say():
+    """Every colour, shape and cell of the text is a fact, and no other is."""
+    for reading in example_readings(800):
+        said = [value for name, value in facts(reading).items() if name.split()[0] in {"shape", "color", "cell"}]
+        for value in said:
+            assert value.rstrip("es") in reading.text, reading
+        words = reading.text.replace(",", "").split()
+        colors = sorted(value for value in said if value in COLORS)
+        assert colors == sorted(word for word in words if word in COLORS), reading
+        assert facts(reading)["task"] in {"text-to-image", *EDITS}
+
+
+def test_what_an_instruction_says():
+    reading = read_edit(draw_edit("recolour", "train", Draws(keyed_rng(0, "recolour"))))
+    said = facts(reading)
+    assert said["task"] == "recolour"
+    assert said["color 2"] in reading.text.split()[-1]
+    assert said["shape 1"] in reading.text
+    assert "shape 2" not in said
+
+
 def test_every_text_is_short_and_in_the_vocabulary():
     words = set(vocabulary())
-    texts = [*example_texts(600), *(prompt.text for prompt in ALL)]
+    texts = [*(reading.text for reading in example_readings(600)), *(prompt.text for prompt in ALL)]
     assert len(set(texts)) > 1000
     for text in texts:
         assert len(text.replace(",", " ,").split()) <= 10  # 12 tokens with start and end

@@ -1,8 +1,13 @@
+import ast
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from unipic2_data.shapes.grammar import vocabulary
-from unipic2_train.workflows.text import TextConfig, write_text_encoders
+from unipic2_train.workflows.text import TextConfig, make_text_encoders, write_text_encoders
 
 
 def test_every_word_is_one_token(frozen):
@@ -44,12 +49,11 @@ def test_different_prompts_have_different_embeddings(frozen):
 
 
 def test_the_seed_alone_decides(tmp_path):
-    config = TextConfig(clip_width=16, t5_width=32, max_tokens=8)
     words = ["red", "circle"]
-    for name in ("one", "two"):
-        torch.manual_seed(hash(name) % 1000)
-        write_text_encoders(tmp_path / name, words, config)
-    write_text_encoders(tmp_path / "other", words, TextConfig(clip_width=16, t5_width=32, max_tokens=8, seed=1))
+    for name, seed in (("one", 0), ("two", 0), ("other", 1)):
+        torch.manual_seed(len(name))
+        config = TextConfig(clip_width=16, t5_width=32, max_tokens=8, seed=seed)
+        write_text_encoders(tmp_path / name, make_text_encoders(words, config))
     for file in ("text_encoder/model.safetensors", "text_encoder_3/model.safetensors", "tokenizer/tokenizer.json"):
         one, two, other = ((tmp_path / name / file).read_bytes() for name in ("one", "two", "other"))
         assert one == two, file
@@ -58,6 +62,23 @@ def test_the_seed_alone_decides(tmp_path):
     assert first != second, "the two CLIPs differ"
 
 
-def test_too_narrow_a_t5(tmp_path):
+def test_a_vocabulary_is_the_same_in_every_process():
+    script = (
+        "from unipic2_data.shapes.grammar import vocabulary\n"
+        "from unipic2_train.workflows.text import TextConfig, make_text_encoders\n"
+        "print(make_text_encoders(vocabulary(), TextConfig()).clip_tokenizer.get_vocab())"
+    )
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", script], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        )
+        for seed in "12"
+    ]
+    vocabularies = [ast.literal_eval(run.stdout.decode()) for run in runs]
+    assert len(vocabularies[0]) > len(vocabulary())
+    assert vocabularies[0] == vocabularies[1]
+
+
+def test_too_narrow_a_t5():
     with pytest.raises(ValueError, match="at least twice clip_width"):
-        write_text_encoders(tmp_path, ["red"], TextConfig(clip_width=32, t5_width=32))
+        make_text_encoders(["red"], TextConfig(clip_width=32, t5_width=32))

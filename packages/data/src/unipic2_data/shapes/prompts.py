@@ -27,7 +27,7 @@ from unipic2_data.shapes.scene import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["HELD_OUT_PHRASING", "PHRASINGS", "PROMPTS", "TAGS", "Prompt", "scene_caption", "scene_for"]
+__all__ = ["HELD_OUT_PHRASING", "PHRASINGS", "PROMPTS", "RELATIONS", "TAGS", "Prompt", "scene_caption", "scene_for"]
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 PHRASINGS = (
@@ -41,7 +41,7 @@ PHRASINGS = (
 HELD_OUT_PHRASING = "image of {x}"  # known words in a new order
 _SHARES = {"train": 0.72, "validation": 0.08, "test": 0.20}
 _NUMBERS = ("one", "two", "three")
-_RELATIONS = {  # cells of (the first, the second) object: same row or same column, never a diagonal
+RELATIONS = {  # cells of (the first, the second) object: same row or same column, never a diagonal
     "left of": ((0, 1), (2, 3)),
     "right of": ((1, 0), (3, 2)),
     "above": ((0, 2), (1, 3)),
@@ -59,6 +59,7 @@ class Prompt:
         parts: Shape and colour (None = free) of every object that the picture shows.
         relation: Position of the first part relative to the second, or None.
         axis: "pair" or "phrasing" if the prompt is held out for that, else None.
+        cells: Cell of every part, where the text names it (captions); else empty.
     """
 
     tag: str
@@ -66,6 +67,7 @@ class Prompt:
     parts: tuple[tuple[str, str | None], ...]
     relation: str | None = None
     axis: str | None = None
+    cells: tuple[int, ...] = ()
 
     @property
     def split(self) -> str:
@@ -94,7 +96,7 @@ def scene_for(prompt: Prompt, split: str, draws: Draws, attempts: int = 300) -> 
     """Draw a scene of a split that shows exactly what the prompt names; None if none was found."""
     for _ in range(attempts):
         if prompt.relation:
-            cells = draws.choice(_RELATIONS[prompt.relation])
+            cells = draws.choice(RELATIONS[prompt.relation])
         else:
             cells = draws.sample(range(len(CELLS)), len(prompt.parts))
         items = [
@@ -113,7 +115,8 @@ def scene_caption(scene: Scene, draws: Draws) -> Prompt:
     text = ", ".join(f"{item.color} {item.shape} {CELLS[item.cell]}" for item in items)
     if len(items) == 1 and draws.below(2):
         text = f"a {items[0].color} {items[0].shape} at the {CELLS[items[0].cell]}"
-    return Prompt("scene", text, tuple((item.shape, item.color) for item in items))
+    parts = tuple((item.shape, item.color) for item in items)
+    return Prompt("scene", text, parts, cells=tuple(item.cell for item in items))
 
 
 def _clause(shape: str, color: str | None) -> dict[str, Any]:
@@ -131,7 +134,7 @@ def _contents() -> Iterator[tuple[str, str, tuple[tuple[str, str | None], ...], 
         yield "counting", f"{number} {_plural(shape, count)}", ((shape, None),) * count, None
     for color, shape in product(COLORS, SHAPES):
         yield "colors", f"a {color} {shape}", ((shape, color),), None
-    for (a, b), relation in product(pairs, _RELATIONS):
+    for (a, b), relation in product(pairs, RELATIONS):
         yield "position", f"a {a} {relation} a {b}", ((a, None), (b, None)), relation
     for (a, b), (color_a, color_b) in product(pairs, permutations(COLORS, 2)):
         yield "color_attr", f"a {color_a} {a} and a {color_b} {b}", ((a, color_a), (b, color_b)), None

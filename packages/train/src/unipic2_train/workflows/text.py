@@ -1,18 +1,19 @@
 """Small text encoders and tokenizers over a grammar: stand-ins for CLIP-L, CLIP-G and T5-XXL.
 
-They are frozen and seeded, never trained: a random transformer keeps word identity and order, which is all that a DiT
-needs from prompts over a small vocabulary. They are made by the official classes and saved in the official layout, so
-that everything later loads them by the very code that loads the real ones.
+They start from seeded weights, learn to read the grammar's texts for half a minute (`reading`), and are frozen from
+then on. They are made by the official classes and saved in the official layout, so that everything later loads them by
+the very code that loads the real ones.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     CLIPTextConfig,
     CLIPTextModelWithProjection,
@@ -22,13 +23,15 @@ from transformers import (
     T5Tokenizer,
 )
 
+from unipic2_train.workflows.reading import Encoders, ReadingConfig
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from torch import nn
 
-__all__ = ["TextConfig", "write_text_encoders"]
+__all__ = ["TextConfig", "make_text_encoders", "write_text_encoders"]
 
 BRANCH_STRENGTH = 0.1
 NEIGHBOURS = (-1, -2, -3, 1)
@@ -49,15 +52,16 @@ class TextConfig:
     """Layers of each CLIP encoder; T5 has one."""
     max_tokens: int = 16
     """Tokens that each encoder reads; longer prompts are cut with a warning."""
+    reading: ReadingConfig | None = field(default_factory=ReadingConfig)
+    """How they learn to read; ``null`` leaves them random."""
     seed: int = 0
-    """Seed of the frozen random weights."""
+    """Seed of weights and training."""
 
 
-def write_text_encoders(folder: Path, words: Sequence[str], config: TextConfig) -> None:
-    """Write ``text_encoder*/`` and ``tokenizer*/`` below ``folder``.
+def make_text_encoders(words: Sequence[str], config: TextConfig) -> Encoders:
+    """Return seeded, untrained encoders with their tokenizers.
 
     Args:
-        folder: Checkpoint folder in the official layout.
         words: The vocabulary; each word becomes one token.
         config: Sizes.
 
@@ -70,22 +74,22 @@ def write_text_encoders(folder: Path, words: Sequence[str], config: TextConfig) 
     clip_tokenizer = _clip_tokenizer(words, config.max_tokens)
     t5_tokenizer = _t5_tokenizer(words, config.max_tokens)
     generator = torch.Generator().manual_seed(config.seed)
+    first, second = (_clip(clip_tokenizer, config, generator) for _ in range(2))
+    return Encoders(clip_tokenizer, (first, second), t5_tokenizer, _t5(t5_tokenizer, config, generator))
+
+
+def write_text_encoders(folder: Path, encoders: Encoders) -> None:
+    """Write ``text_encoder*/`` and ``tokenizer*/`` below ``folder``, a checkpoint in the official layout."""
+    for suffix, model in zip(("", "_2", "_3"), encoders.models(), strict=True):
+        model.save_pretrained(folder / f"text_encoder{suffix}")
     for suffix in ("", "_2"):
-        clip_tokenizer.save_pretrained(folder / f"tokenizer{suffix}")
-        _clip(clip_tokenizer, config, generator).save_pretrained(folder / f"text_encoder{suffix}")
-    t5_tokenizer.save_pretrained(folder / "tokenizer_3")
-    _t5(t5_tokenizer, config, generator).save_pretrained(folder / "text_encoder_3")
+        encoders.clip_tokenizer.save_pretrained(folder / f"tokenizer{suffix}")
+    encoders.t5_tokenizer.save_pretrained(folder / "tokenizer_3")
 
 
 def _clip_tokenizer(words: Sequence[str], max_tokens: int) -> CLIPTokenizer:
-    """Byte-pair encoding trained until every word of the vocabulary is one token."""
-    trained = Tokenizer(models.BPE(end_of_word_suffix=CLIP_WORD_END))
-    trained.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trainer = trainers.BpeTrainer(
-        vocab_size=100_000, min_frequency=1, end_of_word_suffix=CLIP_WORD_END, show_progress=False
-    )
-    trained.train_from_iterator(sorted(words), trainer)
-    merges = [tuple(pair) for pair in json.loads(trained.to_str())["model"]["merges"]]
+    """Return byte-pair encoding whose merges make every word of the vocabulary one token."""
+    merges = _merges(words)
     characters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = [*characters, *(character + CLIP_WORD_END for character in characters)]
     vocabulary += [left + right for left, right in merges]
@@ -95,6 +99,30 @@ def _clip_tokenizer(words: Sequence[str], max_tokens: int) -> CLIPTokenizer:
         merges=merges,
         model_max_length=max_tokens,
     )
+
+
+def _merges(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Return byte-pair merges, the most frequent pair first, until every word is one piece.
+
+    The trainer of ``tokenizers`` breaks ties by the order of a hash table, so that two processes get two vocabularies;
+    here the alphabet breaks them.
+    """
+    pieces = [[*word[:-1], word[-1] + CLIP_WORD_END] for word in sorted(words)]
+    merges = []
+    while pairs := Counter(pair for word in pieces for pair in pairwise(word)):
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        for word in pieces:
+            _merge(word, best)
+    return merges
+
+
+def _merge(word: list[str], pair: tuple[str, str]) -> None:
+    position = 0
+    while position < len(word) - 1:
+        if (word[position], word[position + 1]) == pair:
+            word[position : position + 2] = ["".join(pair)]
+        position += 1
 
 
 def _t5_tokenizer(words: Sequence[str], max_tokens: int) -> T5Tokenizer:
