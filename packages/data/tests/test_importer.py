@@ -193,7 +193,7 @@ def test_nothing_usable(tmp_path):
 
 
 def test_large_imports_are_split_into_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr("unipic2_data.importer._SHARD_SAMPLES", 4)
+    monkeypatch.setattr("unipic2_data.parts.SHARD_SAMPLES", 4)
     for n in range(10):
         Image.new("RGB", (4, 4), (n, 0, 0)).save(tmp_path / f"{n}.png")
         (tmp_path / f"{n}.txt").write_text(str(n))
@@ -227,21 +227,26 @@ def tars(tmp_path, files):
     return tmp_path / "tars"
 
 
-def test_processes_change_nothing(tars, tmp_path):
+def test_processes_change_nothing(tars, tmp_path, monkeypatch):
+    monkeypatch.setattr("unipic2_data.parts.SHARD_SAMPLES", 30)
     one = import_source(tars, tmp_path / "one", format="tar", validation_fraction=0.1)
     many = import_source(tars, tmp_path / "many", format="tar", validation_fraction=0.1, workers=2)
     assert one.skipped == many.skipped == [Skipped("00005/007", "picture is unreadable")]
     assert sum(sum(kinds.values()) for kinds in one.manifest.counts.values()) == 95
     assert one.manifest.counts["validation"] == {"t2i": 10}
     assert digests(tmp_path / "one") == digests(tmp_path / "many")
-    paths = [shard.path for shard in one.manifest.shards if shard.split == "train"]
-    assert paths == [f"train/t2i-{number:05d}.tar" for number in range(len(paths))]
+    train = one.manifest.shards_of("train", "t2i")
+    assert [shard.path for shard in train] == [f"train/t2i-{number:05d}.tar" for number in range(len(train))]
+    assert len(train) == 4  # neighbours that fit into one shard are joined
+    one.manifest.verify()
+    assert len({sample.key for _, sample in all_samples(one.manifest)}) == 95
     assert sorted(path.name for path in tmp_path.iterdir()) == ["many", "one", "tars"]
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_goes_on_after_a_kill(tars, tmp_path, workers):
+def test_goes_on_after_a_kill(tars, tmp_path, workers, monkeypatch):
     """SIGKILL in the middle: nothing half-made appears, finished parts are kept, the result has the same bytes."""
+    monkeypatch.setattr("unipic2_data.parts.SHARD_SAMPLES", 12)
     expected = import_source(tars, tmp_path / "expected", format="tar").manifest.root
     out, work = tmp_path / "out", tmp_path / ".out.import"
     code = (
@@ -262,7 +267,7 @@ def test_goes_on_after_a_kill(tars, tmp_path, workers):
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     finished = {file.parent.name for file in work.glob("parts/*/done.json")}
-    kept = {tar.stat().st_ino for name in finished for tar in (work / "parts" / name).glob("*.tar")}
+    kept = {tar.stat().st_ino for name in finished for tar in (work / "parts" / name).glob("train*.tar")}
     assert 2 <= len(finished) < 8
     assert not out.exists()
     with pytest.raises(DataError, match="unfinished work of a command with another seed"):

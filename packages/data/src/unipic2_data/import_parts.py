@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from contextlib import ExitStack
-from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,21 +11,16 @@ from unipic2_data.adapters.record import Adapter, Part, Record, Skipped
 from unipic2_data.convert import Conversion, convert
 from unipic2_data.errors import DataError
 from unipic2_data.jobs import run_jobs, tick
-from unipic2_data.manifest import Shard, ShardWriter
+from unipic2_data.parts import PartFolders, Placed
 from unipic2_data.randomness import keyed_hash
 from unipic2_data.sample import sample_to_tar
-from unipic2_data.workspace import write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Self
 
     from unipic2_data.jobs import Progress
 
 __all__ = ["PartWriter", "survey", "write_parts"]
-
-_SHARD_BYTES = 256 * 2**20
-_DONE = "done.json"
 
 
 def survey(
@@ -70,8 +61,8 @@ def write_parts(
     validation_fraction: float,
     workers: int,
     progress: Progress,
-) -> list[dict[str, Any]]:
-    """Write the parts that are not written yet, and return what became of each.
+) -> None:
+    """Write the parts that are not written yet.
 
     The groups with the smallest hashes are for validation. Should none of them be usable, more are chosen, one by one,
     and the part that has it is written again.
@@ -79,86 +70,50 @@ def write_parts(
     order = np.unique(np.concatenate(groups)) if groups else np.array([], np.uint64)
     wanted = round(validation_fraction * len(order))
     wanted = max(wanted, 1) if validation_fraction and len(order) > 1 else wanted
+    total = sum(map(len, groups))
     while True:
-        limits = {number: int(np.sum(groups[number] <= order[wanted - 1])) if wanted else 0 for number, _ in parts}
         write.limit = int(order[wanted - 1]) if wanted else -1
-        results = {number: write.finished(number) for number, _ in parts}
-        todo = [part for part in parts if (results[part[0]] or {}).get("validation") != limits[part[0]]]
-        before = sum(len(groups[number]) for number, _ in parts) - sum(len(groups[number]) for number, _ in todo)
-        with progress("import", sum(map(len, groups)), before) as bar:
-            for (number, _), result in run_jobs(write, todo, workers, bar.update):
-                write_json(write.folder(number) / _DONE, result | {"validation": limits[number]})
-        done = [write.finished(number) or {} for number, _ in parts]
-        splits = {shard["split"] for result in done for shard in result["shards"]}
+        todo = []
+        for number, part in parts:
+            chosen = int(np.sum(groups[number] <= order[wanted - 1])) if wanted else 0
+            if (write.folders.finished(number) or {}).get("validation") != chosen:
+                todo.append((number, part, chosen))
+        with progress("import", total, total - sum(len(groups[number]) for number, *_ in todo)) as bar:
+            for _ in run_jobs(write, todo, workers, bar.update):
+                pass
+        shards = write.folders.shards(number for number, _ in parts)
+        splits = {shard.split for part in shards for shard in part}
         if not wanted or splits != {"train"} or wanted + 1 >= len(order):
-            return done
+            return
         wanted += 1
 
 
 class PartWriter:
-    """Writes the shards of a part into a folder of its own. Pickled to the processes that write."""
+    """Writes the shards of a part. Pickled to the processes that write.
 
-    def __init__(self, adapter: Adapter, settings: Conversion, seed: int, work: Path, shard_samples: int) -> None:
-        self._adapter, self._settings, self._seed, self._work = adapter, settings, seed, work
-        self._shard_samples = shard_samples
+    Args:
+        adapter: The source.
+        settings: What applies to every record.
+        seed: Seed of the choice of validation groups.
+        folders: Where the shards go.
+    """
+
+    def __init__(self, adapter: Adapter, settings: Conversion, seed: int, folders: PartFolders) -> None:
+        self._adapter, self._settings, self._seed, self.folders = adapter, settings, seed, folders
         self.limit = -1  # groups with a hash up to here are for validation
 
-    def folder(self, number: int) -> Path:
-        """Return the folder of a part."""
-        return self._work / "parts" / f"{number:06d}"
+    def __call__(self, job: tuple[int, Part, int]) -> None:
+        """Write the shards of a part: its number, what it is, and how many of its samples are for validation."""
+        number, part, chosen = job
+        self.folders.write(number, map(self._place, self._adapter.read(part)), validation=chosen)
 
-    def finished(self, number: int) -> dict[str, Any] | None:
-        """Return what became of a part, or None if it is not finished."""
-        file = self.folder(number) / _DONE
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-
-    def __call__(self, job: tuple[int, Part]) -> dict[str, Any]:
-        """Write the shards of a part, and return them and what was skipped."""
-        number, part = job
-        folder = self.folder(number)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        skipped = []
-        with _Writers(folder, self._shard_samples) as writers:
-            for found in self._adapter.read(part):
-                try:
-                    if isinstance(found, Skipped):
-                        raise DataError(found.reason)
-                    sample = convert(found, self._settings)
-                    split = "validation" if _hash(self._seed, found.group) <= self.limit else "train"
-                    writers.add(split, sample.kind, sample_to_tar(sample))
-                except DataError as error:
-                    skipped.append((found.name, str(error)))
-                if isinstance(found, Record):
-                    tick()
-        return {"shards": [asdict(shard) for shard in writers.shards], "skipped": skipped}
-
-
-class _Writers:
-    """One open shard for each split and kind; a full one is closed and the next begun."""
-
-    def __init__(self, root: Path, shard_samples: int) -> None:
-        self._root, self._shard_samples = root, shard_samples
-        self._stack = ExitStack()
-        self._writers: dict[tuple[str, str], list[ShardWriter]] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stack.__exit__(*error)  # type: ignore[arg-type]
-
-    @property
-    def shards(self) -> list[Shard]:
-        """The finished shards: by split and kind, then in order."""
-        return [writer.close() for _, writers in sorted(self._writers.items()) for writer in writers]
-
-    def add(self, split: str, kind: str, members: bytes) -> None:
-        """Append a sample to its split's shard."""
-        writers = self._writers.setdefault((split, kind), [])
-        if not writers or len(writers[-1]) >= self._shard_samples or writers[-1].size >= _SHARD_BYTES:
-            if writers:
-                writers[-1].close()
-            writer = ShardWriter(self._root, f"{split}-{kind}-{len(writers):05d}.tar", split, kind)
-            writers.append(self._stack.enter_context(writer))
-        writers[-1].append(members)
+    def _place(self, found: Record | Skipped) -> Placed | Skipped:
+        if isinstance(found, Skipped):
+            return found
+        tick()
+        try:
+            sample = convert(found, self._settings)
+            split = "validation" if _hash(self._seed, found.group) <= self.limit else "train"
+            return Placed(split, sample.kind, sample_to_tar(sample))
+        except DataError as error:
+            return Skipped(found.name, str(error))

@@ -9,9 +9,8 @@ number of processes, nor on interruptions.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from unipic2_data.adapters.fields import Fields
@@ -21,12 +20,12 @@ from unipic2_data.convert import Conversion
 from unipic2_data.errors import DataError
 from unipic2_data.import_parts import PartWriter, survey, write_parts
 from unipic2_data.jobs import silent
-from unipic2_data.manifest import Manifest, Shard, package_versions
+from unipic2_data.manifest import Manifest
+from unipic2_data.parts import PartFolders, collect, save_data
 from unipic2_data.workspace import require_same_request, workspace
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Any
 
     from unipic2_data.adapters.presets import Preset
     from unipic2_data.adapters.record import Format
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ImportReport", "import_source"]
 
-_SHARD_SAMPLES = 4096
 _SHOWN = 5  # names of skipped samples that the report shows for each reason
 
 
@@ -124,36 +122,10 @@ def import_source(
         parts = list(enumerate(adapter.parts()))
         require_same_request(work, {"source": [asdict(part) for _, part in parts]}, "parts.json")
         groups = survey(adapter, parts, work, seed, workers, progress)
-        write = PartWriter(adapter, settings, seed, work, _SHARD_SAMPLES)
-        results = write_parts(write, parts, groups, validation_fraction, workers, progress)
-        skipped = [Skipped(damage, "tar of pictures is damaged") for damage in damages]
-        skipped += [Skipped(*one) for result in results for one in result["skipped"]]
-        _finish(work / "data", results, skipped, request)
+        folders = PartFolders(work)
+        write_parts(PartWriter(adapter, settings, seed, folders), parts, groups, validation_fraction, workers, progress)
+        numbers = range(len(parts))
+        skipped = [Skipped(damage, "tar of pictures is damaged") for damage in damages] + folders.skipped(numbers)
+        shards = collect(work, folders.shards(numbers))
+        save_data(work / "data", shards, skipped, request, "train")
     return ImportReport(Manifest.load(out), skipped)
-
-
-def _finish(root: Path, results: list[dict[str, Any]], skipped: list[Skipped], request: dict[str, Any]) -> None:
-    """Number the shards through, move them to their places, and write manifest and list of what was skipped."""
-    shards = []
-    numbers: Counter[tuple[str, str]] = Counter()
-    for number, result in enumerate(results):
-        for shard in (Shard(**one) for one in result["shards"]):
-            stem = f"{shard.split}/{shard.kind}-{numbers[shard.split, shard.kind]:05d}"
-            numbers[shard.split, shard.kind] += 1
-            moved = replace(shard, path=f"{stem}.tar", index=f"{stem}.idx.npy")
-            for old, new in ((shard.path, moved.path), (shard.index, moved.index)):
-                (root / new).parent.mkdir(parents=True, exist_ok=True)
-                if (file := root.parent / "parts" / f"{number:06d}" / old).exists():
-                    file.replace(root / new)
-            shards.append(moved)
-    reasons = Counter(one.reason for one in skipped)
-    if not any(shard.split == "train" for shard in shards):
-        why = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common()) or "no pictures found"
-        msg = f"nothing to train on in {request['source']}: {why}."
-        raise DataError(msg)
-    shards.sort(key=lambda shard: (shard.split, shard.kind, shard.path))
-    if skipped:
-        lines = [json.dumps({"name": one.name, "reason": one.reason}, ensure_ascii=False) for one in skipped]
-        (root / "skipped.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    generator = request | {"skipped": dict(sorted(reasons.items()))}
-    Manifest(root, shards, generator, package_versions("numpy", "pillow")).save()
