@@ -120,6 +120,20 @@ class Manifest:
         Raises:
             DataError: If there is no readable manifest, or shards are missing or cut off (they are named).
         """
+        manifest = Manifest.read(path)
+        manifest._require_files()
+        return manifest
+
+    @staticmethod
+    def read(path: str | Path) -> Manifest:
+        """Read the manifest of a data set and nothing else.
+
+        Args:
+            path: The folder, or the manifest file in it.
+
+        Raises:
+            DataError: If there is no readable manifest.
+        """
         path = Path(path).expanduser()
         file = path / _NAME if path.is_dir() else path
         if not file.is_file():
@@ -136,26 +150,39 @@ class Manifest:
         if version != MANIFEST_VERSION:
             msg = f"{file} has manifest version {version!r}; this program reads version {MANIFEST_VERSION}."
             raise DataError(msg)
-        manifest._require_files()
         return manifest
 
     def verify(self) -> None:
-        """Read every tar and compare its checksum and index.
+        """Read every tar and compare its checksum and index; see `unipic2_data.verify` for more.
 
         Raises:
             DataError: If shards are damaged; every one is named.
         """
         self._require_files()
-        damages = []
-        for shard in self.shards:
-            with (self.root / shard.path).open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
-                    damages.append(f"{shard.path}: checksum differs")
-            if len(self.offsets(shard)) != shard.samples:
-                damages.append(f"{shard.index}: expected {shard.samples} samples")
+        damages = [damage for shard in self.shards for damage in self.damages(shard)]
         if damages:
             msg = f"{self.root} is damaged: {'; '.join(damages)}. Copy or make the data set again."
             raise DataError(msg)
+
+    def damages(self, shard: Shard) -> list[str]:
+        """Return what is wrong with the files of a shard: presence, length, checksum, length of the index."""
+        found = []
+        tar = self.root / shard.path
+        try:
+            size = tar.stat().st_size
+            with tar.open("rb") as file:
+                if size != shard.bytes:
+                    found.append(f"{shard.path}: {size} bytes, expected {shard.bytes}")
+                elif hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
+                    found.append(f"{shard.path}: checksum differs")
+        except OSError as error:
+            found.append(f"{shard.path}: {error.strerror}")
+        try:
+            if (shape := self.offsets(shard).shape) != (shard.samples, 2):
+                found.append(f"{shard.index}: expected {shard.samples} samples, found a table of shape {shape}")
+        except DataError as error:
+            found.append(f"{shard.index}: {error}")
+        return found
 
     def offsets(self, shard: Shard) -> np.ndarray:
         """Return first byte and length of each sample of a shard: int64 (samples, 2)."""

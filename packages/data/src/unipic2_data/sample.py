@@ -51,6 +51,7 @@ __all__ = [
     "SAMPLE_VERSION",
     "Image",
     "Sample",
+    "document_from_tar",
     "lacks",
     "sample_from_tar",
     "sample_to_tar",
@@ -201,6 +202,24 @@ def sample_from_tar(data: bytes, where: str) -> Sample:
             references[int(role[4:])] = Image(payload, suffix)
     sample.references = [references[index] for index in sorted(references)]
     return sample
+
+
+def document_from_tar(head: bytes) -> tuple[str, dict[str, Any]] | None:
+    """Return key and JSON object (without version and kind) of a sample from the first bytes of its members.
+
+    None if they do not hold it whole, as in tars of others: then `sample_from_tar` has to read all.
+    """
+    name, _, _ = head[:100].partition(b"\0")
+    if not name.endswith(b".json") or head[156:157] not in _FILES:
+        return None
+    try:
+        payload = head[_BLOCK : _BLOCK + int(head[124:135], 8)]
+        document = json.loads(payload)
+        if document.pop("version") != SAMPLE_VERSION or document.pop("kind") not in KINDS:
+            return None
+    except (KeyError, ValueError, AttributeError, TypeError, RecursionError):
+        return None
+    return name.decode("utf-8", "replace").partition(".")[0], document
 
 
 def _foreign_sample(key: str, fields: dict[str, bytes], meta: dict[str, Any]) -> Sample:
