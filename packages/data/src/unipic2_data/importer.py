@@ -9,8 +9,7 @@ number of processes, nor on interruptions.
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from unipic2_data.adapters.fields import Fields
@@ -21,7 +20,7 @@ from unipic2_data.errors import DataError
 from unipic2_data.import_parts import PartWriter, survey, write_parts
 from unipic2_data.jobs import silent
 from unipic2_data.manifest import Manifest
-from unipic2_data.parts import PartFolders, collect, save_data
+from unipic2_data.parts import PartFolders, WriteReport, collect, save_data
 from unipic2_data.workspace import require_same_request, workspace
 
 if TYPE_CHECKING:
@@ -31,30 +30,7 @@ if TYPE_CHECKING:
     from unipic2_data.adapters.record import Format
     from unipic2_data.jobs import Progress
 
-__all__ = ["ImportReport", "import_source"]
-
-_SHOWN = 5  # names of skipped samples that the report shows for each reason
-
-
-@dataclass
-class ImportReport:
-    """What became of every sample: the data set, and those left out, by reason."""
-
-    manifest: Manifest
-    skipped: list[Skipped] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        written = sum(shard.samples for shard in self.manifest.shards)
-        splits = "; ".join(
-            f"{split}: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items())
-            for split, kinds in self.manifest.counts.items()
-        )
-        lines = [f"read {written + len(self.skipped)} samples, wrote {written} ({splits}), skipped {len(self.skipped)}"]
-        for reason, count in Counter(skipped.reason for skipped in self.skipped).most_common():
-            names = [skipped.name for skipped in self.skipped if skipped.reason == reason]
-            more = f", and {count - _SHOWN} more in skipped.jsonl" if count > _SHOWN else ""
-            lines.append(f"  {count} x {reason}: {', '.join(names[:_SHOWN])}{more}")
-        return "\n".join(lines)
+__all__ = ["import_source"]
 
 
 def import_source(
@@ -72,7 +48,7 @@ def import_source(
     seed: int = 0,
     workers: int = 1,
     progress: Progress = silent,
-) -> ImportReport:
+) -> WriteReport:
     """Write a data set from a source.
 
     Pictures keep their bytes if they are plain RGB JPEG or PNG; all others become upright RGB PNG. Samples that cannot
@@ -128,4 +104,4 @@ def import_source(
         skipped = [Skipped(damage, "tar of pictures is damaged") for damage in damages] + folders.skipped(numbers)
         shards = collect(work, folders.shards(numbers))
         save_data(work / "data", shards, skipped, request, "train")
-    return ImportReport(Manifest.load(out), skipped)
+    return WriteReport(Manifest.load(out), skipped)

@@ -113,9 +113,10 @@ def run_jobs(
     try:
         while running:
             done, _ = wait(running, _POLL, FIRST_COMPLETED)
-            if progress and counter.value != seen:
-                progress(counter.value - seen)
-                seen = counter.value
+            now = counter.value
+            if progress and now != seen:
+                progress(now - seen)
+                seen = now
             for future in done:
                 job = running.pop(future)
                 for following in waiting:

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,18 +14,19 @@ import numpy as np
 from unipic2_data.adapters.record import Skipped
 from unipic2_data.errors import DataError
 from unipic2_data.manifest import Manifest, Shard, ShardWriter, package_versions
-from unipic2_data.workspace import write_json
+from unipic2_data.workspace import read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
     from typing import Self
 
-__all__ = ["PartFolders", "Placed", "collect", "save_data"]
+__all__ = ["PartFolders", "Placed", "WriteReport", "collect", "save_data"]
 
 SHARD_SAMPLES = 4096
 SHARD_BYTES = 256 * 2**20
 _DONE = "done.json"
+_SHOWN = 5  # names of skipped samples that the report shows for each reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,27 @@ class Placed:
     split: str
     kind: str
     members: bytes
+
+
+@dataclass
+class WriteReport:
+    """What became of every sample: the data set, and those left out, by reason."""
+
+    manifest: Manifest
+    skipped: list[Skipped] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        written = sum(shard.samples for shard in self.manifest.shards)
+        splits = "; ".join(
+            f"{split}: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items())
+            for split, kinds in self.manifest.counts.items()
+        )
+        lines = [f"read {written + len(self.skipped)} samples, wrote {written} ({splits}), skipped {len(self.skipped)}"]
+        for reason, count in Counter(skipped.reason for skipped in self.skipped).most_common():
+            names = [skipped.name for skipped in self.skipped if skipped.reason == reason]
+            more = f", and {count - _SHOWN} more in skipped.jsonl" if count > _SHOWN else ""
+            lines.append(f"  {count} x {reason}: {', '.join(names[:_SHOWN])}{more}")
+        return "\n".join(lines)
 
 
 class PartFolders:
@@ -49,8 +71,7 @@ class PartFolders:
 
     def finished(self, number: int) -> dict[str, Any] | None:
         """Return what became of a part, or None if it is not finished."""
-        file = self._folder(number) / _DONE
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        return read_json(self._folder(number) / _DONE)
 
     def write(self, number: int, samples: Iterable[Placed | Skipped], **notes: Any) -> None:
         """Write the shards of a part, and note that it is finished, with what else there is to note."""

@@ -55,6 +55,7 @@ __all__ = [
     "lacks",
     "sample_from_tar",
     "sample_to_tar",
+    "split_name",
     "texts_of",
 ]
 
@@ -101,6 +102,12 @@ class Sample:
     meta: dict[str, Any]
     target: Image | None = None
     references: list[Image] = field(default_factory=list)
+
+
+def split_name(name: str) -> tuple[str, str] | None:
+    """Return key and field of a tar member as webdataset cuts its name, at the first dot after the folders."""
+    found = _NAME.fullmatch(name.removeprefix("./"))
+    return (found[1], found[2]) if found else None
 
 
 def texts_of(kind: str, meta: dict[str, Any], where: str) -> list[str]:

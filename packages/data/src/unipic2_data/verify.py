@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from unipic2_data.jobs import Progress
 
-__all__ = ["VerifyReport", "verify"]
+__all__ = ["VerifyReport", "problems", "verify"]
 
 
 @dataclass
@@ -69,42 +69,8 @@ def verify(path: Path, *, pictures: bool = True, workers: int = 1, progress: Pro
     return report
 
 
-def _wrong_counts(manifest: Manifest) -> list[str]:
-    document = json.loads((manifest.root / "manifest.json").read_text(encoding="utf-8"))
-    if document.get("counts") == manifest.counts:
-        return []
-    return [f"manifest.json: counts {document.get('counts')}, but its shards have {manifest.counts}"]
-
-
-def _verify_shard(manifest: Manifest, pictures: bool, job: tuple[int, Shard]) -> tuple[list[str], np.ndarray]:
-    """Return the damages of a shard, and the hashes of its samples' keys (0: unreadable)."""
-    _, shard = job
-    damages = manifest.damages(shard)
-    hashes, cut = [], 0
-    try:
-        for scanned in scan(manifest, shard):
-            tick()
-            sample = scanned.sample
-            if isinstance(sample, Sample):
-                hashes.append(_hash(sample.key))
-                damages += [f"{shard.path}, sample {sample.key}: {what}" for what in _wrong(sample, shard, pictures)]
-            else:
-                hashes.append(0)
-                is_cut = str(sample).endswith("cut off")
-                cut += is_cut
-                if not is_cut or cut == 1:
-                    damages.append(str(sample))
-    except DataError as error:
-        if not damages:
-            damages.append(str(error))
-    if cut > 1:
-        damages.append(f"{shard.path}: {cut} samples are cut off")
-    return damages, np.array(hashes, np.uint64)
-
-
-def _wrong(sample: Sample, shard: Shard, pictures: bool) -> Iterator[str]:
-    if sample.kind != shard.kind:
-        yield f"is of kind {sample.kind}, its shard of kind {shard.kind}"
+def problems(sample: Sample, *, pictures: bool = True) -> Iterator[str]:
+    """Yield what is wrong with a sample: what is missing, unreadable pictures, wrong sizes, mismatched pairs."""
     if missing := lacks(sample):
         yield missing
     sizes: dict[str, tuple[int, int] | None] = {}
@@ -124,6 +90,43 @@ def _wrong(sample: Sample, shard: Shard, pictures: bool) -> Iterator[str]:
     for role, size in sizes.items():
         if target and size and not same_aspect(size, target):
             yield f"mismatched pair: {role} has {size[1]}x{size[0]} pixels, target {target[1]}x{target[0]}"
+
+
+def _wrong_counts(manifest: Manifest) -> list[str]:
+    document = json.loads((manifest.root / "manifest.json").read_text(encoding="utf-8"))
+    if document.get("counts") == manifest.counts:
+        return []
+    return [f"manifest.json: counts {document.get('counts')}, but its shards have {manifest.counts}"]
+
+
+def _verify_shard(manifest: Manifest, pictures: bool, job: tuple[int, Shard]) -> tuple[list[str], np.ndarray]:
+    """Return the damages of a shard, and the hashes of its samples' keys (0: unreadable)."""
+    _, shard = job
+    damages = manifest.damages(shard)
+    hashes, cut = [], 0
+    try:
+        for scanned in scan(manifest, shard):
+            tick()
+            sample = scanned.sample
+            if isinstance(sample, Sample):
+                hashes.append(_hash(sample.key))
+                if sample.kind != shard.kind:
+                    what = f"is of kind {sample.kind}, its shard of kind {shard.kind}"
+                    damages.append(f"{shard.path}, sample {sample.key}: {what}")
+                found = problems(sample, pictures=pictures)
+                damages += [f"{shard.path}, sample {sample.key}: {what}" for what in found]
+            else:
+                hashes.append(0)
+                is_cut = str(sample).endswith("cut off")
+                cut += is_cut
+                if not is_cut or cut == 1:
+                    damages.append(str(sample))
+    except DataError as error:
+        if not damages:
+            damages.append(str(error))
+    if cut > 1:
+        damages.append(f"{shard.path}: {cut} samples are cut off")
+    return damages, np.array(hashes, np.uint64)
 
 
 def _size(image: Image) -> tuple[int, int] | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["require_same_request", "workspace", "write_json"]
+__all__ = ["read_json", "require_same_request", "workspace", "write_json"]
 
 _LOCK = "lock"
 
@@ -76,10 +76,10 @@ def require_same_request(work: Path, request: dict[str, Any], name: str = "reque
     """
     file = work / name
     request = json.loads(json.dumps(request))
-    if not file.is_file():
+    before = read_json(file)
+    if before is None:
         write_json(file, request)
         return
-    before = json.loads(file.read_text(encoding="utf-8"))
     different = [name for name in sorted({*before, *request}) if before.get(name) != request.get(name)]
     if different:
         msg = (
@@ -94,6 +94,11 @@ def write_json(file: Path, document: Any) -> None:
     temporary = file.with_name(f".{file.name}.partial")
     temporary.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
     temporary.replace(file)
+
+
+def read_json(file: Path) -> Any:
+    """Return what a JSON file holds, or None if it is not there."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 class _OtherRequestError(DataError):

@@ -8,13 +8,12 @@ only one of its sample is also called "image".
 from __future__ import annotations
 
 import json
-import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from unipic2_data.adapters.record import Member, Part, Record, Skipped
 from unipic2_data.errors import DataError
-from unipic2_data.sample import IMAGE_SUFFIXES
+from unipic2_data.sample import IMAGE_SUFFIXES, split_name
 from unipic2_data.tars import TarMember, find_tars, open_pieces, tar_members
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["TarSource"]
 
-_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
 _TEXT_BYTES = 2**24  # no caption or JSON member is longer
 
 
@@ -86,13 +84,14 @@ def _samples(file: BinaryIO, tar: str) -> tuple[dict[str, dict[str, TarMember]],
     problems = []
     try:
         for member in tar_members(file, tar):
-            found = _NAME.fullmatch(member.name.removeprefix("./"))
+            found = split_name(member.name)
             if found is None or PurePosixPath(member.name).name.startswith("."):
                 continue
-            fields = samples.setdefault(found[1], {})
-            if found[2].lower() in fields:
+            key, field = found[0], found[1].lower()
+            fields = samples.setdefault(key, {})
+            if field in fields:
                 problems.append(Skipped(f"{tar}/{member.name}", "member appears twice"))
-            fields.setdefault(found[2].lower(), member)
+            fields.setdefault(field, member)
     except DataError as error:
         reason = "tar is cut off" if "cut off" in str(error) else "tar is damaged"
         problems.append(Skipped(f"{tar} ({str(error).rpartition(': ')[2]})", reason))
