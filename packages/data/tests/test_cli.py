@@ -1,4 +1,5 @@
 import contextlib
+import json
 import os
 import resource
 import signal
@@ -106,6 +107,44 @@ def test_an_interrupted_import_goes_on(tmp_path, files):
     assert done.returncode == 0, done.stderr
     assert "wrote 400" in done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+def test_looking_at_a_data_set(world, tmp_path):
+    done = run("verify", world.root, "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    assert "3360 samples, no damage" in done.stdout
+    done = run("stats", world.root, "--plot", tmp_path / "s.png", "--json", tmp_path / "s.json", "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    assert "licence: CC0-1.0 3360" in done.stdout
+    assert json.loads((tmp_path / "s.json").read_text())["samples"] == 3360
+    assert (tmp_path / "s.png").stat().st_size > 10_000
+    done = run("inspect", world.root, tmp_path / "look", "--count", 6, "--kind", "edit")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "look").iterdir()) == ["index.html", "sheet.png"]
+
+
+def test_damage_fails(tmp_path):
+    run("shapes", tmp_path / "out", "--t2i", 20, "--edit", 0, *SMALL)
+    tar = tmp_path / "out" / "train" / "t2i-00000.tar"
+    content = bytearray(tar.read_bytes())
+    content[700] ^= 1
+    tar.write_bytes(content)
+    done = run("verify", tmp_path / "out", "--workers", 1)
+    assert done.returncode == 2
+    assert "train/t2i-00000.tar: checksum differs" in done.stderr
+
+
+def test_index_and_split(tmp_path, files):
+    members = {
+        f"{n}.{suffix}": files.picture(n) if suffix == "jpg" else "x" for n in range(8) for suffix in ("jpg", "txt")
+    }
+    files.tar(tmp_path / "in" / "a.tar", members)
+    done = run("index", tmp_path / "in", "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    assert "wrote 8 (train: 8 t2i)" in done.stdout
+    done = run("split", tmp_path / "in", tmp_path / "out", "--validation", 0.25, "--test", 0.1, "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    assert Manifest.load(tmp_path / "out").counts == {"test": {"t2i": 1}, "train": {"t2i": 5}, "validation": {"t2i": 2}}
 
 
 @pytest.mark.parametrize(

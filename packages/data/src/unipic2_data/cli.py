@@ -6,15 +6,10 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from unipic2_data import commands
 from unipic2_data.adapters.fields import Fields
 from unipic2_data.adapters.record import Format
-
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    from unipic2_data.jobs import Bar
 
 __all__ = ["import_", "main", "presets", "shapes"]
 
@@ -117,7 +112,7 @@ def import_(
         max_references=max_references,
         seed=seed,
         workers=workers or os.cpu_count() or 1,
-        progress=_bar,
+        progress=commands.progress_bar,
     )
     return f"{report}\nwrote {report.manifest.root / 'manifest.json'}"
 
@@ -145,7 +140,20 @@ def main() -> None:
     try:
         # Options may be written with hyphens or underscores.
         args = [re.sub(r"^--[^=]+", lambda m: m[0][:2] + m[0][2:].replace("-", "_"), arg) for arg in sys.argv[1:]]
-        report = auto_cli({"shapes": shapes, "import": import_, "presets": presets}, prog="unipic2-data", args=args)
+        report = auto_cli(
+            {
+                "shapes": shapes,
+                "import": import_,
+                "presets": presets,
+                "index": commands.index,
+                "verify": commands.verify,
+                "stats": commands.stats,
+                "inspect": commands.inspect,
+                "split": commands.split,
+            },
+            prog="unipic2-data",
+            args=args,
+        )
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -161,9 +169,3 @@ def main() -> None:
 
 def _what_is_left(error: BaseException) -> str:
     return "; ".join(getattr(error, "__notes__", ["nothing was written"]))
-
-
-def _bar(what: str, total: int | None, done: int = 0) -> AbstractContextManager[Bar]:
-    from tqdm import tqdm
-
-    return tqdm(desc=what, total=total, initial=done, unit=" samples", disable=None)
