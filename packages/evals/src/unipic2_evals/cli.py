@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from unipic2_evals.http import HttpOptions
+from unipic2_evals.local import LocalOptions
 from unipic2_evals.scoring import Policy
 
 __all__ = ["main", "score"]
@@ -19,6 +21,8 @@ def score(
     answers: Path | None = None,
     judge_id: str | None = None,
     judge_revision: str | None = None,
+    http: HttpOptions | None = None,
+    local: LocalOptions | None = None,
     data: Path | None = None,
     sources: Path | None = None,
     prompts: Path | None = None,
@@ -36,11 +40,14 @@ def score(
         bench: The benchmark.
         dir: The folder. geneval: NNNNN/metadata.jsonl and NNNNN/samples/; dpg: ITEM_ID.png; gedit: the model's folder
             with fullset/; imgedit: KEY.png.
-        judge: Who looks at the images: replay (only the answers in --answers), or the name of an installed detector.
+        judge: Who looks at the images: replay (only the answers in --answers), http (a served model), local
+            (Mask2Former and CLIP for geneval), or the name of an installed detector.
         answers: JSONL file of what models said about the images; it is read, and appended to. Default:
             answers.jsonl in the folder of the report.
         judge_id: Whose answers are replayed, if the file holds those of several.
         judge_revision: Likewise, the revision.
+        http: An OpenAI-compatible server, as --http.url, --http.model, --http.revision, ...
+        local: Checkpoints on this machine, as --local.detector, --local.clip, ...
         data: The benchmark's own file. geneval: the suite (optional: without it, whole prompts that are absent go
             unnoticed); dpg: dpg_bench.csv; gedit: the rows as JSONL; imgedit: basic_edit.json.
         sources: imgedit: the folder of source images.
@@ -64,7 +71,7 @@ def score(
     folder = report or dir.resolve().with_name(f"{dir.resolve().name}-scores")
     run = read_run(bench, dir, options)
     kept = Answers(answers or folder / "answers.jsonl")
-    who, asker = find_judge(judge, kept, judge_id, judge_revision)
+    who, asker = find_judge(judge, kept, judge_id, judge_revision, http, local)
     result = score_run(run, kept, who, missing, failed, asker, _progress)
     paths = write_report(result, folder)
     counts = ", ".join(f"{number} {name}" for name, number in result["counts"].items())
@@ -84,7 +91,7 @@ def main() -> None:
         verbs.add_subcommand(name, added, help=(verb.__doc__ or "").partition("\n")[0])
     # Options may be written with hyphens or underscores.
     args = [re.sub(r"^--[^=]+", lambda m: m[0][:2] + m[0][2:].replace("-", "_"), arg) for arg in sys.argv[1:]]
-    chosen = parser.instantiate_classes(parser.parse_args(args))
+    chosen = parser.instantiate(parser.parse_args(args))
     try:
         print(VERBS[chosen.subcommand](**chosen[chosen.subcommand].as_dict()))
     except (ValueError, OSError) as error:

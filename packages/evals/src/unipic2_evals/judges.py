@@ -1,26 +1,38 @@
-"""Whom a command line means: a replayed file, an installed detector."""
+"""Whom a command line means: a replayed file, a served model, local models, an installed detector."""
 
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 from unipic2_evals.answers import Answers, Asker, JudgeId
-from unipic2_evals.pictures import Request
-from unipic2_evals.protocols import Detected, Detector, detectors, load_detector
+from unipic2_evals.pictures import Kind, Request
+from unipic2_evals.protocols import VQA, Detected, Detector, Judge, detectors, load_detector
 
-__all__ = ["REPLAY", "detector_asker", "find_judge"]
+if TYPE_CHECKING:
+    from unipic2_evals.http import HttpOptions
+    from unipic2_evals.local import LocalOptions
+
+__all__ = ["REPLAY", "find_judge", "model_asker"]
 
 REPLAY = "replay"
 
 
 def find_judge(
-    name: str, answers: Answers, judge_id: str | None = None, judge_revision: str | None = None
+    name: str,
+    answers: Answers,
+    judge_id: str | None = None,
+    judge_revision: str | None = None,
+    http: "HttpOptions | None" = None,
+    local: "LocalOptions | None" = None,
 ) -> tuple[JudgeId, Asker | None]:
     """Return who judges, and how to ask him.
 
     Args:
-        name: "replay" (only what is in the file), or the name of an installed detector.
+        name: "replay" (only what is in the file), "http", "local", or the name of an installed detector.
         answers: The file.
         judge_id: In replay, whose answers count; needed if the file holds those of several.
         judge_revision: The same for the revision.
+        http: The server of "http".
+        local: The checkpoints of "local".
 
     Returns:
         The judge; None in place of the asker in replay.
@@ -28,30 +40,85 @@ def find_judge(
     Raises:
         ValueError: If nobody, or more than one, is meant.
     """
-    if name == REPLAY:
+    if name == REPLAY and http is None and local is None:
         return answers.choose(judge_id, judge_revision), None
     if judge_id is not None or judge_revision is not None:
         message = f"--judge_id and --judge_revision choose among answers of --judge replay; {name!r} has its own"
         raise ValueError(message)
+    if http is not None or name == "http":
+        return _served(name, http)
+    if local is not None or name == "local":
+        return _local(name, local)
     if name not in detectors():
-        choice = ", ".join([REPLAY, *detectors()])
+        choice = ", ".join([REPLAY, "http", "local", *detectors()])
         message = f"--judge: expected one of {choice}, got {name!r}"
         raise ValueError(message)
     distribution = detectors()[name].dist
     assert distribution is not None
     judge = JudgeId(name, f"{distribution.name} {version(distribution.name)}")
-    return judge, detector_asker(load_detector(name), judge)
+    return judge, model_asker(judge, detector=load_detector(name))
 
 
-def detector_asker(detector: Detector, judge: JudgeId) -> Asker:
-    """Return how to ask a detector, one image at a time."""
+def _served(name: str, http: "HttpOptions | None") -> tuple[JudgeId, Asker]:
+    if name != "http" or http is None:
+        message = f"--judge http and --http.url, --http.model, --http.revision go together, got --judge {name}"
+        raise ValueError(message)
+    from unipic2_evals.http import http_asker
 
-    def ask(request: Request) -> dict[str, object]:
-        (seen,) = detector([request.pictures[0].pixels()])
-        objects, colors = Detected(*seen)
-        return {
-            "objects": {name: [[float(n) for n in box] for box in boxes] for name, boxes in objects.items()},
-            "colors": {name: list(found) for name, found in colors.items()},
-        }
+    asker = http_asker(http)
+    return asker.judge, asker
 
-    return Asker(judge, frozenset({"detections"}), ask)
+
+def _local(name: str, local: "LocalOptions | None") -> tuple[JudgeId, Asker]:
+    if name != "local" or local is None:
+        message = f"--judge local and --local.detector, --local.clip go together, got --judge {name}"
+        raise ValueError(message)
+    from unipic2_evals.local import local_detector
+
+    detector, judge = local_detector(local)
+    return judge, model_asker(judge, detector=detector)
+
+
+def model_asker(
+    who: JudgeId,
+    *,
+    detector: Detector | None = None,
+    vqa: VQA | None = None,
+    judge: Judge | None = None,
+    workers: int = 1,
+) -> Asker:
+    """Return how to ask models that are at hand.
+
+    Args:
+        who: What stands in reports.
+        detector: Answers what GenEval asks.
+        vqa: Answers what DPG-Bench asks.
+        judge: Answers what GEdit-Bench and ImgEdit-Bench ask.
+        workers: Calls at a time; more than one needs models that may be called from several threads.
+
+    Returns:
+        What `unipic2_evals.answers.ask_all` calls.
+    """
+
+    def ask(request: Request) -> Any:
+        images = [picture.pixels() for picture in request.pictures]
+        if request.kind == "detections":
+            assert detector is not None
+            (seen,) = detector(images)
+            return _plain(Detected(*seen))
+        if request.kind == "answer":
+            assert vqa is not None
+            return vqa(images[0], request.text)
+        assert judge is not None
+        return judge(images, request.text)
+
+    given: dict[Kind, object] = {"detections": detector, "answer": vqa, "reply": judge}
+    return Asker(who, frozenset(kind for kind, model in given.items() if model is not None), ask, workers)
+
+
+def _plain(seen: Detected) -> dict[str, object]:
+    """Return detections as JSON has them."""
+    return {
+        "objects": {name: [[float(n) for n in box] for box in boxes] for name, boxes in seen.objects.items()},
+        "colors": {name: list(found) for name, found in seen.colors.items()},
+    }

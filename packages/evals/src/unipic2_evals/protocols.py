@@ -1,4 +1,4 @@
-"""What scoring expects of models that look at images, and where the installed ones are found.
+"""What scoring expects of models that look at images, and where installed detectors are found.
 
 Packages offer detectors through the entry-point group ``unipic2.detectors``: an entry point is named as a person asks
 for it, and is a detector class, or anything else that returns a `Detector` when called without arguments. This package
@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DETECTOR_GROUP", "Detected", "Detector", "detectors", "load_detector"]
+__all__ = ["DETECTOR_GROUP", "VQA", "Detected", "Detector", "Judge", "detectors", "load_detector"]
 
 DETECTOR_GROUP = "unipic2.detectors"
 
@@ -37,6 +37,32 @@ class Detector(Protocol):
 
         Returns:
             One entry an image, in order: a `Detected` or a plain pair ``(objects, colors)`` like it.
+        """
+        ...
+
+
+class VQA(Protocol):
+    """Anything that answers a question about one image."""
+
+    def __call__(self, image: npt.NDArray[np.uint8], question: str) -> str:
+        """Return the answer's text.
+
+        Args:
+            image: RGB, uint8 (H, W, 3).
+            question: As the benchmark words it.
+        """
+        ...
+
+
+class Judge(Protocol):
+    """Anything that reads instructions, looks at images and writes a reply; a model that understands images is one."""
+
+    def __call__(self, images: Sequence[npt.NDArray[np.uint8]], prompt: str) -> str:
+        """Return the reply's text.
+
+        Args:
+            images: RGB, each uint8 (H, W, 3), in the order in which the prompt speaks of them.
+            prompt: The whole text.
         """
         ...
 
