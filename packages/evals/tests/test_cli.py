@@ -53,6 +53,17 @@ def test_score_with_a_detector_and_replay(images):
     assert json.loads((images / "out-scores/scores.json").read_text()) == report
 
 
+def test_compare(images):
+    score = ("score", "--bench", "geneval", "--dir", "out", "--samples", 2, "--judge", "reds", "--report")
+    assert run(*score, "first", cwd=images).returncode == 0
+    Image.new("RGB", (4, 4), (255, 0, 0)).save(images / "out/00000/samples/00000.png")
+    assert run(*score, "second", cwd=images).returncode == 0
+    done = run("compare", "first", "second/scores.json", "--page", "new/page.html", cwd=images)
+    assert done.returncode == 0, done.stderr
+    assert "| 0.500 | 0.750 | 0.250 [0.000, 0.500] | not shown |     4 |" in done.stdout
+    assert "dog 0" in (images / "new/page.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,7 +1,8 @@
-"""The command line `unipic2-evals`: score what a model has made."""
+"""The command line `unipic2-evals`: score what a model has made, and compare scores."""
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +10,7 @@ from unipic2_evals.http import HttpOptions
 from unipic2_evals.local import LocalOptions
 from unipic2_evals.scoring import Policy
 
-__all__ = ["main", "score"]
+__all__ = ["compare", "main", "score"]
 
 Bench = Literal["geneval", "dpg", "gedit", "imgedit"]
 
@@ -79,6 +80,25 @@ def score(
     return f"{score_table(result)}\n{counts}\n{hint}wrote {', '.join(map(str, paths))}"
 
 
+def compare(a: Path, b: Path, page: Path = Path("comparison.html"), most: int = 200) -> str:
+    """Compare two scored runs item by item: differences with intervals, and a page with the images that changed.
+
+    Args:
+        a: Report of the run to start from: the folder, or its scores.json.
+        b: Report of the other run, by the same judge and rules.
+        page: HTML file to write; it holds all its images.
+        most: Items on the page at most, those that changed most.
+    """
+    from unipic2_evals.compare import compare_reports, comparison_table
+    from unipic2_evals.page import comparison_page
+    from unipic2_evals.score_files import read_report
+
+    comparison = compare_reports(read_report(a), read_report(b))
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(comparison_page(comparison, (str(a), str(b)), most), encoding="utf-8")
+    return f"{comparison_table(comparison)}\n{len(comparison.changes)} items changed\nwrote {page}"
+
+
 def main() -> None:
     """Run the command line; a ValueError is printed without traceback, exit code 2."""
     from jsonargparse import ArgumentParser
@@ -87,7 +107,7 @@ def main() -> None:
     verbs = parser.add_subcommands()
     for name, verb in VERBS.items():
         added = ArgumentParser(description=(verb.__doc__ or "").partition("Args:")[0])
-        added.add_function_arguments(verb, as_group=False, as_positional=False)
+        added.add_function_arguments(verb, as_group=False, as_positional=name in POSITIONAL)
         verbs.add_subcommand(name, added, help=(verb.__doc__ or "").partition("\n")[0])
     # Options may be written with hyphens or underscores.
     args = [re.sub(r"^--[^=]+", lambda m: m[0][:2] + m[0][2:].replace("-", "_"), arg) for arg in sys.argv[1:]]
@@ -108,4 +128,6 @@ def _progress(done: int, total: int) -> None:
         print(f"\r{done}/{total} calls", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
-VERBS = {"score": score}
+VERBS: dict[str, Callable[..., str]] = {"score": score, "compare": compare}
+POSITIONAL = {"compare"}
+"""Verbs whose required arguments need no name."""
