@@ -18,7 +18,15 @@ def report(tmp_path):
     item = {"key": "k", "prompt": "p", "cluster": "c", "group": "g", "reason": "why", "values": {"v": 1.0}}
     image = tmp_path / "out" / "k.png"
     return {
-        **{"format": 1, "bench": "x", "judge": "j|1", "revision": "r", "official": True, "quirks": ["q"]},
+        **{
+            "format": 1,
+            "bench": "x",
+            "judge": "j|1",
+            "revision": "r",
+            "answered_by": "j|1 (r)",
+            "official": True,
+            "quirks": ["q"],
+        },
         **{"settings": {"samples": 4}, "missing_policy": "drop", "failed_policy": "drop", "binary": True},
         **{"counts": {"expected": 3}, "scores": scores, "measures": [["a", "v", None, False]]},
         "items": [{**item, "status": "failed", "images": [str(image)]}],

@@ -8,11 +8,12 @@ from typing import Literal
 
 from unipic2_evals.http import HttpOptions
 from unipic2_evals.local import LocalOptions
+from unipic2_evals.mmmu import Variant
 from unipic2_evals.scoring import Policy
 
 __all__ = ["compare", "main", "score"]
 
-Bench = Literal["geneval", "dpg", "gedit", "imgedit"]
+Bench = Literal["geneval", "dpg", "gedit", "imgedit", "mmbench", "mmmu"]
 
 
 def score(
@@ -30,6 +31,7 @@ def score(
     samples: int | None = None,
     threshold: float | None = None,
     counting_threshold: float | None = None,
+    variant: Variant | None = None,
     missing: Policy = "error",
     failed: Policy = "drop",
     official: bool = True,
@@ -40,22 +42,25 @@ def score(
     Args:
         bench: The benchmark.
         dir: The folder. geneval: NNNNN/metadata.jsonl and NNNNN/samples/; dpg: ITEM_ID.png; gedit: the model's folder
-            with fullset/; imgedit: KEY.png.
+            with fullset/; imgedit: KEY.png; mmbench, mmmu: any folder for the model under test.
         judge: Who looks at the images: replay (only the answers in --answers), http (a served model), local
-            (Mask2Former and CLIP for geneval), or the name of an installed detector.
+            (Mask2Former and CLIP for geneval), MODULE:FUNCTION (a function that returns a model), or the name of an
+            installed detector. mmbench, mmmu: the model under test, which is asked the questions; rules judge.
         answers: JSONL file of what models said about the images; it is read, and appended to. Default:
             answers.jsonl in the folder of the report.
         judge_id: Whose answers are replayed, if the file holds those of several.
-        judge_revision: Likewise, the revision.
+        judge_revision: Likewise, the revision; with MODULE:FUNCTION, what to call this version.
         http: An OpenAI-compatible server, as --http.url, --http.model, --http.revision, ...
         local: Checkpoints on this machine, as --local.detector, --local.clip, ...
         data: The benchmark's own file. geneval: the suite (optional: without it, whole prompts that are absent go
-            unnoticed); dpg: dpg_bench.csv; gedit: the rows as JSONL; imgedit: basic_edit.json.
+            unnoticed); dpg: dpg_bench.csv; gedit: the rows as JSONL; imgedit: basic_edit.json;
+            mmbench: TSV, JSONL or Parquet; mmmu: JSONL or Parquet.
         sources: imgedit: the folder of source images.
         prompts: The judge's official prompts. gedit: viescore/vie_prompts.py; imgedit: the JSON by edit type.
         samples: geneval: images a prompt (4). dpg: tiles a picture (4).
         threshold: geneval: score above which a detection counts (0.3).
         counting_threshold: geneval: the same for counting prompts (0.9).
+        variant: mmmu: whose rules, lmms_eval (the default) or vlmevalkit.
         missing: What a missing image counts: zero, drop (as the official codes do), or error.
         failed: What an item counts whose answer holds no score: zero, drop (as the official codes do), or error.
         official: Keep the known quirks of the official code (true), or mend them (false).
@@ -68,7 +73,7 @@ def score(
     from unipic2_evals.score_files import score_table, write_report
     from unipic2_evals.scoring import score_run
 
-    options = Options(official, data, sources, prompts, samples, threshold, counting_threshold)
+    options = Options(official, data, sources, prompts, samples, threshold, counting_threshold, variant)
     folder = report or dir.resolve().with_name(f"{dir.resolve().name}-scores")
     run = read_run(bench, dir, options)
     kept = Answers(answers or folder / "answers.jsonl")

@@ -1,5 +1,6 @@
 """Whom a command line means: a replayed file, a served model, local models, an installed detector."""
 
+import importlib
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from unipic2_evals.http import HttpOptions
     from unipic2_evals.local import LocalOptions
 
-__all__ = ["REPLAY", "find_judge", "model_asker"]
+__all__ = ["REPLAY", "find_judge", "load_model", "model_asker"]
 
 REPLAY = "replay"
 
@@ -27,10 +28,11 @@ def find_judge(
     """Return who judges, and how to ask him.
 
     Args:
-        name: "replay" (only what is in the file), "http", "local", or the name of an installed detector.
+        name: "replay" (only what is in the file), "http", "local", the name of an installed
+            detector, or ``package.module:function`` of a judge, see `load_model`.
         answers: The file.
         judge_id: In replay, whose answers count; needed if the file holds those of several.
-        judge_revision: The same for the revision.
+        judge_revision: The same for the revision; needed with ``package.module:function``, which can not tell it.
         http: The server of "http".
         local: The checkpoints of "local".
 
@@ -42,6 +44,9 @@ def find_judge(
     """
     if name == REPLAY and http is None and local is None:
         return answers.choose(judge_id, judge_revision), None
+    if ":" in name and judge_id is None and judge_revision:
+        judge = JudgeId(name, judge_revision)
+        return judge, model_asker(judge, judge=load_model(name))
     if judge_id is not None or judge_revision is not None:
         message = f"--judge_id and --judge_revision choose among answers of --judge replay; {name!r} has its own"
         raise ValueError(message)
@@ -50,7 +55,7 @@ def find_judge(
     if local is not None or name == "local":
         return _local(name, local)
     if name not in detectors():
-        choice = ", ".join([REPLAY, "http", "local", *detectors()])
+        choice = ", ".join([REPLAY, "http", "local", "MODULE:FUNCTION with --judge_revision", *detectors()])
         message = f"--judge: expected one of {choice}, got {name!r}"
         raise ValueError(message)
     distribution = detectors()[name].dist
@@ -77,6 +82,28 @@ def _local(name: str, local: "LocalOptions | None") -> tuple[JudgeId, Asker]:
 
     detector, judge = local_detector(local)
     return judge, model_asker(judge, detector=detector)
+
+
+def load_model(path: str) -> Judge:
+    """Import and build a model that answers prompts about images.
+
+    Args:
+        path: ``package.module:function``; the function takes no arguments and returns the model.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: If there is no such module or function.
+    """
+    module, _, function = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        message = f"{path}: expected MODULE:FUNCTION, a function that returns a model: {error}"
+        raise ValueError(message) from None
+    model: Judge = found()
+    return model
 
 
 def model_asker(

@@ -6,6 +6,7 @@ Legend:
 """
 
 import hashlib
+import io
 import json
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Kind", "Picture", "Pixels", "Request", "file_hash"]
+__all__ = ["Embedded", "Kind", "Picture", "Pixels", "Request", "file_hash"]
 
 Kind = Literal["detections", "answer", "reply"]
 """What a detector, a VQA model and a judge give back."""
@@ -56,11 +57,37 @@ class Picture(NamedTuple):
         return {"sha256": file_hash(self.path), "crop": self.crop and list(self.crop), **like}
 
 
+class Embedded(NamedTuple):
+    """A picture inside a benchmark's file."""
+
+    data: bytes
+    """As PNG, JPEG or the like."""
+
+    def pixels(self) -> Pixels:
+        """Return the picture, uint8 (H, W, 3).
+
+        Raises:
+            ValueError: If it can not be read.
+        """
+        from PIL import Image
+
+        try:
+            with Image.open(io.BytesIO(self.data)) as file:
+                return np.array(file.convert("RGB"))
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            message = f"a picture of {len(self.data)} bytes can not be read: {error}"
+            raise ValueError(message) from None
+
+    def identity(self) -> dict[str, object]:
+        """Return what tells this picture from others."""
+        return {"sha256": hashlib.sha256(self.data).hexdigest(), "crop": None}
+
+
 class Request(NamedTuple):
     """One question to a model that looks at pictures."""
 
     kind: Kind
-    pictures: tuple[Picture, ...]
+    pictures: tuple[Picture | Embedded, ...]
     text: str = ""
     """The whole prompt, word for word; empty for detectors."""
 

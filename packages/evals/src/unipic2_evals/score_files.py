@@ -91,6 +91,7 @@ def _markdown(report: Report) -> str:
         lines.append(f"- and {len(lacking) - SHOWN_REASONS} more; all are in `{JSON_NAME}`\n")
     return (
         f"# {report['bench']}\n\nItems: {counts}. Policies: {policies}. Settings: {settings or 'none'}.\n"
+        f"Answers of {report['answered_by']}. "
         "Intervals: 95 %, clustered by prompt.\n\n" + score_table(report) + ("\n" if lines else "") + "".join(lines)
     )
 

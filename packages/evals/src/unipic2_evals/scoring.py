@@ -64,6 +64,8 @@ class Report(TypedDict):
     bench: str
     judge: str
     revision: str
+    answered_by: str
+    """Whose answers were scored: the judge's, or those of the model under test."""
     official: bool
     quirks: list[str]
     settings: dict[str, Any]
@@ -96,7 +98,7 @@ def score_run(
     Args:
         run: The folder.
         answers: What is known about its images.
-        judge: Whose answers count.
+        judge: Whose answers count: the judge, or the model under test where the benchmark has rules of its own.
         missing: What missing images count.
         failed: What items count whose answer holds no score; the official codes leave them out.
         asker: Whom to ask what is not known; None = nobody.
@@ -118,6 +120,7 @@ def score_run(
     _check(found, counts, answers, judge, {"missing": missing, "failed": failed})
     measures = run.measures(items)
     official = run.official_values(found.records)
+    by = run.rules or judge
     scores = []
     for measure in measures:
         interval = measured(value_rows(found.rows, measure), measure, run.binary)
@@ -135,8 +138,8 @@ def score_run(
                 missing=tally["missing"],
                 unanswered=tally["unanswered"],
                 failed=tally["failed"],
-                judge=judge.id,
-                revision=judge.revision,
+                judge=by.id,
+                revision=by.revision,
                 official=run.official,
                 quirks=list(run.quirks),
             )
@@ -144,8 +147,9 @@ def score_run(
     return Report(
         format=FORMAT,
         bench=run.name,
-        judge=judge.id,
-        revision=judge.revision,
+        judge=by.id,
+        revision=by.revision,
+        answered_by=str(judge),
         official=run.official,
         quirks=list(run.quirks),
         settings=dict(run.settings),

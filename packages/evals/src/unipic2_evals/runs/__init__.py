@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from unipic2_evals.answers import JudgeId
+from unipic2_evals.mmmu import Variant
 from unipic2_evals.pictures import Request
 
 __all__ = ["Item", "Measure", "Options", "Run", "Scored", "refuse_idle"]
@@ -29,6 +31,8 @@ class Options(NamedTuple):
     """Detections must score more to count. None = GenEval's."""
     counting_threshold: float | None = None
     """The same for counting prompts."""
+    variant: Variant | None = None
+    """Whose rules, where several are in use. None = the benchmark's own."""
 
 
 class Item(NamedTuple):
@@ -83,6 +87,8 @@ class Run(Protocol):
     """Peculiarities of the official code that are in effect; none with ``official=False``."""
     binary: bool
     """Whether values are verdicts, 0 or 1."""
+    rules: JudgeId | None
+    """Who judges, if the model that is asked is itself under test; None = the model that is asked judges."""
     settings: Mapping[str, Any]
     """Whatever else decides about scores; runs with other settings are not comparable."""
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from unipic2_evals import dpg
+from unipic2_evals.answers import JudgeId
 from unipic2_evals.pictures import Picture, Request
 from unipic2_evals.runs import Item, Measure, Options, Scored, refuse_idle
 
@@ -24,6 +25,7 @@ class DPGRun:
 
     name = "dpg"
     binary = False
+    rules: JudgeId | None = None
 
     def __init__(self, folder: Path, options: Options) -> None:
         refuse_idle(options, self.name, "data", "samples")
@@ -44,8 +46,10 @@ class DPGRun:
         graph = item.about
         qids = list(graph["qid2question"])
         tiles = [dict(zip(qids, answers[start : start + len(qids)], strict=True)) for start in _starts(answers, qids)]
-        side = item.requests[0].pictures[0].crop
-        assert side is not None
+        first = item.requests[0].pictures[0]
+        assert isinstance(first, Picture)
+        assert first.crop is not None
+        side = first.crop
         result: Mapping[str, Any] = dpg.score_one_prompt(
             _questions(graph), tiles, self.tiles, side[2] - side[0], self.official
         )

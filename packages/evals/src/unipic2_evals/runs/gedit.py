@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unipic2_evals import gedit
+from unipic2_evals.answers import JudgeId
 from unipic2_evals.checks import as_field, as_text, json_lines
 from unipic2_evals.pictures import Picture, Request
 from unipic2_evals.runs import Item, Measure, Options, Scored, refuse_idle
@@ -36,6 +37,7 @@ class GEditRun:
 
     name = "gedit"
     binary = False
+    rules: JudgeId | None = None
 
     def __init__(self, folder: Path, options: Options) -> None:
         refuse_idle(options, self.name, "data", "prompts")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unipic2_evals import geneval
+from unipic2_evals.answers import JudgeId
 from unipic2_evals.checks import as_field, as_json, as_mapping, as_text, json_lines
 from unipic2_evals.pictures import Picture, Request
 from unipic2_evals.runs import Item, Measure, Options, Scored, refuse_idle
@@ -29,6 +30,7 @@ class GenEvalRun:
 
     name = "geneval"
     binary = True
+    rules: JudgeId | None = None
 
     def __init__(self, folder: Path, options: Options) -> None:
         refuse_idle(options, self.name, "data", "samples", "threshold", "counting_threshold")

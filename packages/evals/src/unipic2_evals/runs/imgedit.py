@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from unipic2_evals import imgedit
+from unipic2_evals.answers import JudgeId
 from unipic2_evals.checks import as_field, as_json, as_mapping, as_text
 from unipic2_evals.pictures import Picture, Request
 from unipic2_evals.runs import Item, Measure, Options, Scored, refuse_idle
@@ -27,6 +28,7 @@ class ImgEditRun:
 
     name = "imgedit"
     binary = False
+    rules: JudgeId | None = None
 
     def __init__(self, folder: Path, options: Options) -> None:
         refuse_idle(options, self.name, "data", "sources", "prompts")

@@ -1,5 +1,6 @@
 """Which class reads the folder of which benchmark."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from unipic2_evals.runs import Options, Run
@@ -7,10 +8,14 @@ from unipic2_evals.runs.dpg import DPGRun
 from unipic2_evals.runs.gedit import GEditRun
 from unipic2_evals.runs.geneval import GenEvalRun
 from unipic2_evals.runs.imgedit import ImgEditRun
+from unipic2_evals.runs.mmbench import MMBenchRun
+from unipic2_evals.runs.mmmu import MMMURun
 
 __all__ = ["RUNS", "read_run"]
 
-RUNS = {run.name: run for run in (GenEvalRun, DPGRun, GEditRun, ImgEditRun)}
+RUNS: dict[str, Callable[[Path, Options], Run]] = {
+    run.name: run for run in (GenEvalRun, DPGRun, GEditRun, ImgEditRun, MMBenchRun, MMMURun)
+}
 
 
 def read_run(bench: str, folder: Path, options: Options) -> Run:
@@ -25,5 +30,4 @@ def read_run(bench: str, folder: Path, options: Options) -> Run:
     if not folder.is_dir():
         message = f"{folder}: no folder; expected the output of a sampler for {bench}"
         raise ValueError(message)
-    run: Run = RUNS[bench](folder, options)
-    return run
+    return RUNS[bench](folder, options)
