@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from unipic2_data.errors import DataError
-from unipic2_data.images import decode_rgb, encode_png, plain_picture
+from unipic2_data.images import decode_rgb, decode_small, encode_png, picture_size, plain_picture
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 9, 3), np.uint8)
 
@@ -101,3 +101,26 @@ def test_bomb(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(DataError, match="unreadable image"):
         decode_rgb(save(Image.fromarray(PIXELS), "PNG"))
+
+
+def test_large_jpegs_are_decoded_small():
+    image = Image.fromarray(PIXELS).resize((900, 700), Image.Resampling.BICUBIC)
+    data = save(image, "JPEG", quality=95)
+    small = decode_small(data, 100)
+    assert small.shape[:2] == (175, 225)
+    whole = np.asarray(Image.fromarray(decode_rgb(data)).resize((225, 175), Image.Resampling.BOX)).astype(int)
+    assert np.abs(whole - small).mean() < 3
+    assert decode_small(data, 900).shape == (700, 900, 3)
+    png = save(Image.fromarray(PIXELS), "PNG")
+    assert np.array_equal(decode_small(png, 4), PIXELS)
+    with pytest.raises(DataError, match="unreadable image"):
+        decode_small(data[:500], 100)
+
+
+def test_size_from_the_head():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert picture_size(save(Image.fromarray(PIXELS), "PNG")) == (7, 9)
+    assert picture_size(save(Image.fromarray(PIXELS), "JPEG", exif=exif)) == (9, 7)
+    with pytest.raises(DataError, match="unreadable image"):
+        picture_size(b"no image")

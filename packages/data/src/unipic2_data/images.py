@@ -14,10 +14,12 @@ from unipic2_data.errors import DataError
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
-__all__ = ["decode_rgb", "encode_png", "plain_picture"]
+__all__ = ["decode_rgb", "decode_small", "encode_png", "picture_size", "plain_picture"]
 
 _PLAIN = {"JPEG": "jpg", "PNG": "png"}
+_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, zlib.error, struct.error)  # what Pillow raises
 _ORIENTATION = 0x0112  # EXIF tag
+_TURNED = range(5, 9)  # orientations with sides exchanged
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEAD = struct.Struct(">8sI4sIIBBBBBI")  # signature, the IHDR chunk
 _PLAIN_LIMIT = 1 << 26  # bytes of pixels; above, Pillow decides
@@ -71,17 +73,52 @@ def decode_rgb(data: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data)) as image:
             return _to_rgb(image)
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        zlib.error,
-        struct.error,
-        Image.DecompressionBombError,
-    ) as error:
+    except (*_UNREADABLE, Image.DecompressionBombError) as error:
         msg = f"unreadable image ({len(data)} bytes): {error}"
         raise DataError(msg) from error
+
+
+def decode_small(data: bytes, side: int) -> np.ndarray:
+    """Decode an image file to upright RGB pixels, a large JPEG at an eighth, a quarter or half of its size.
+
+    Args:
+        data: Bytes of a file of any format that Pillow reads.
+        side: Both sides stay at least this long, if they are.
+
+    Returns:
+        uint8 (H, W, 3); of a JPEG that is not small, the decoder is several times faster than `decode_rgb`.
+
+    Raises:
+        DataError: If the bytes are no image, or a damaged or oversized one.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.format == "JPEG":
+                image.draft("RGB", (side, side))
+            return _to_rgb(image)
+    except (*_UNREADABLE, Image.DecompressionBombError) as error:
+        msg = f"unreadable image ({len(data)} bytes): {error}"
+        raise DataError(msg) from error
+
+
+def picture_size(data: bytes) -> tuple[int, int]:
+    """Return height and width of an image file as it is viewed, from its head alone.
+
+    Raises:
+        DataError: If the bytes are no image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
+    except (*_UNREADABLE, Image.DecompressionBombError) as error:
+        msg = f"unreadable image ({len(data)} bytes): {error}"
+        raise DataError(msg) from error
+    return (width, height) if turned else (height, width)
 
 
 def plain_picture(data: bytes) -> tuple[bytes, str, tuple[int, int]]:

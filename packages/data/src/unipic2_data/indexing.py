@@ -23,6 +23,7 @@ from unipic2_data.manifest import Manifest, Shard
 from unipic2_data.parts import WriteReport, save_data
 from unipic2_data.randomness import keyed_hash
 from unipic2_data.sample import sample_from_tar, split_name
+from unipic2_data.scan import key_hash
 from unipic2_data.tars import find_tars, tar_members
 from unipic2_data.verify import problems
 from unipic2_data.workspace import read_json, write_json
@@ -99,7 +100,7 @@ def _index_tar(folder: Path, split: str, tar: Path) -> dict[str, Any]:
             skipped.append(Skipped(name, problem.partition(":")[0]))
             continue
         offsets.setdefault(found.kind, []).append(place)
-        keys.append(_hash(found.key))
+        keys.append(key_hash(found.key))
     with tar.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     size = tar.stat().st_size
@@ -164,7 +165,3 @@ def _result(work: Path, folder: Path, tar: Path) -> dict[str, Any] | None:
     """Return what was found in a tar before, if the tar has not changed its size since."""
     result = read_json(_result_file(work, folder, tar))
     return result if result and result["size"] == tar.stat().st_size else None
-
-
-def _hash(key: str) -> int:
-    return int.from_bytes(keyed_hash(key)[:8], "big")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unipic2_data.errors import DataError
+from unipic2_data.randomness import keyed_hash
 from unipic2_data.sample import Sample, document_from_tar, sample_from_tar
 
 if TYPE_CHECKING:
@@ -14,15 +15,16 @@ if TYPE_CHECKING:
 
     from unipic2_data.manifest import Manifest, Shard
 
-__all__ = ["Scanned", "scan", "scan_documents"]
+__all__ = ["Scanned", "key_hash", "scan", "scan_documents"]
 
 _FIRST_READ = 2**14  # bytes that hold the JSON of nearly every sample
 
 
 @dataclass(frozen=True, slots=True)
 class Scanned:
-    """A sample of a shard: its number, its members' bytes, and what they say, or why they cannot be read."""
+    """A sample of a shard: its split and number, its members' bytes, and what they say, or why they are unreadable."""
 
+    split: str
     number: int
     members: bytes
     sample: Sample | DataError
@@ -48,12 +50,12 @@ def scan(manifest: Manifest, shard: Shard, numbers: Container[int] | None = None
             members = os.pread(file, length, start) if length > 0 and start >= 0 else b""
             where = f"{shard.path}, sample {number}"
             if len(members) < length:
-                yield Scanned(number, members, DataError(f"{where}: cut off"))
+                yield Scanned(shard.split, number, members, DataError(f"{where}: cut off"))
                 continue
             try:
-                yield Scanned(number, members, sample_from_tar(members, where))
+                yield Scanned(shard.split, number, members, sample_from_tar(members, where))
             except DataError as error:
-                yield Scanned(number, members, error)
+                yield Scanned(shard.split, number, members, error)
     finally:
         os.close(file)
 
@@ -75,6 +77,11 @@ def scan_documents(manifest: Manifest, shard: Shard) -> Iterator[tuple[str, dict
             yield found
     finally:
         os.close(file)
+
+
+def key_hash(key: str) -> int:
+    """Return a number for a key, to compare the keys of large data sets; never 0."""
+    return int.from_bytes(keyed_hash(key)[:8], "big") or 1
 
 
 def _open(manifest: Manifest, shard: Shard) -> int:

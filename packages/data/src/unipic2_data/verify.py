@@ -13,9 +13,8 @@ from unipic2_data.errors import DataError
 from unipic2_data.images import decode_rgb
 from unipic2_data.jobs import run_jobs, silent, tick
 from unipic2_data.manifest import Manifest, Shard
-from unipic2_data.randomness import keyed_hash
 from unipic2_data.sample import Image, Sample, lacks
-from unipic2_data.scan import scan
+from unipic2_data.scan import key_hash, scan
 from unipic2_data.transform import same_aspect
 
 if TYPE_CHECKING:
@@ -109,7 +108,7 @@ def _verify_shard(manifest: Manifest, pictures: bool, job: tuple[int, Shard]) ->
             tick()
             sample = scanned.sample
             if isinstance(sample, Sample):
-                hashes.append(_hash(sample.key))
+                hashes.append(key_hash(sample.key))
                 if sample.kind != shard.kind:
                     what = f"is of kind {sample.kind}, its shard of kind {shard.kind}"
                     damages.append(f"{shard.path}, sample {sample.key}: {what}")
@@ -137,10 +136,6 @@ def _size(image: Image) -> tuple[int, int] | None:
     return height, width
 
 
-def _hash(key: str) -> int:
-    return int.from_bytes(keyed_hash(key)[:8], "big") or 1
-
-
 def _duplicates(manifest: Manifest, keys: list[np.ndarray]) -> list[str]:
     """Name every key that more than one sample has, and where."""
     values, counts = np.unique(np.concatenate([*keys, np.array([], np.uint64)]), return_counts=True)
@@ -150,6 +145,6 @@ def _duplicates(manifest: Manifest, keys: list[np.ndarray]) -> list[str]:
         if repeated and not repeated.isdisjoint(hashes.tolist()):
             for scanned in scan(manifest, shard):
                 sample = scanned.sample
-                if isinstance(sample, Sample) and _hash(sample.key) in repeated:
+                if isinstance(sample, Sample) and key_hash(sample.key) in repeated:
                     places.setdefault(sample.key, []).append(f"{shard.path}, sample {scanned.number}")
     return [f"{' and '.join(where)}: key {key} appears {len(where)} times" for key, where in places.items()]
