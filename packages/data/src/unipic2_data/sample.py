@@ -53,6 +53,7 @@ __all__ = [
     "Sample",
     "document_from_tar",
     "lacks",
+    "rebuild",
     "sample_from_tar",
     "sample_to_tar",
     "split_name",
@@ -160,13 +161,7 @@ def sample_to_tar(sample: Sample) -> bytes:
         msg = f"sample {sample.key}: unknown kind {sample.kind!r}, expected one of {', '.join(KINDS)}."
         raise DataError(msg)
     texts_of(sample.kind, sample.meta, f"sample {sample.key}")
-    document = {"version": SAMPLE_VERSION, "kind": sample.kind, **sample.meta}
-    try:
-        text = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-    except UnicodeEncodeError as error:
-        msg = f"sample {sample.key}: its text cannot be written as UTF-8 ({error.reason})."
-        raise DataError(msg) from error
-    parts = [_member(f"{sample.key}.json", text)]
+    parts = [_member(f"{sample.key}.json", _document(sample))]
     if sample.target is not None:
         parts.append(_member(f"{sample.key}.target.{sample.target.suffix}", sample.target.data))
     for index, image in enumerate(sample.references):
@@ -211,6 +206,25 @@ def sample_from_tar(data: bytes, where: str) -> Sample:
     return sample
 
 
+def rebuild(data: bytes, sample: Sample, key: str) -> bytes:
+    """Return a sample's members with the JSON object that it has now, under a key; images keep their bytes.
+
+    Args:
+        data: The members that the sample was read from.
+        sample: The sample, of the old key.
+        key: The key to write.
+
+    Raises:
+        DataError: If the members are not those of a canonical sample.
+    """
+    members = _members(data, f"sample {sample.key}")
+    if f"{sample.key}.json" not in members or not all(name.startswith(f"{sample.key}.") for name in members):
+        msg = f"sample {sample.key} is not in the canonical form, which alone can be changed; import its tar first."
+        raise DataError(msg)
+    members[f"{sample.key}.json"] = _document(sample)
+    return b"".join(_member(key + name.removeprefix(sample.key), payload) for name, payload in members.items())
+
+
 def document_from_tar(head: bytes) -> tuple[str, dict[str, Any]] | None:
     """Return key and JSON object (without version and kind) of a sample from the first bytes of its members.
 
@@ -240,6 +254,15 @@ def _foreign_sample(key: str, fields: dict[str, bytes], meta: dict[str, Any]) ->
     else:
         texts = meta[next((name for name in _FOREIGN_TEXTS if name in meta), _FOREIGN_TEXTS[0])]
     return Sample(key, "t2i", meta | {"captions": texts if isinstance(texts, list) else [texts]}, images[0])
+
+
+def _document(sample: Sample) -> bytes:
+    document = {"version": SAMPLE_VERSION, "kind": sample.kind, **sample.meta}
+    try:
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError as error:
+        msg = f"sample {sample.key}: its text cannot be written as UTF-8 ({error.reason})."
+        raise DataError(msg) from error
 
 
 def _member(name: str, payload: bytes) -> bytes:
