@@ -5,7 +5,9 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from PIL import Image
@@ -147,6 +149,72 @@ def test_index_and_split(tmp_path, files):
     assert Manifest.load(tmp_path / "out").counts == {"test": {"t2i": 1}, "train": {"t2i": 5}, "validation": {"t2i": 2}}
 
 
+class Judge(BaseHTTPRequestHandler):
+    """Gives every picture six points."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        answer = json.dumps({"choices": [{"message": {"content": '{"quality": 6}'}}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def address():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Judge)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+    server.server_close()
+
+
+def test_curation_from_end_to_end(tmp_path, files, address):
+    """Import, find duplicates and leaks, score, recaption, filter."""
+    captions = ["a photo of a cat", "blue hills", "blue hills again", "a quiet street", "red roofs"]
+    for n, caption in enumerate(captions):
+        files.write(tmp_path / "in" / f"{n}.jpg", files.picture(1 if n == 2 else n, (96, 64)))
+        files.write(tmp_path / "in" / f"{n}.txt", caption)
+    prompts = files.lines(tmp_path / "prompts.jsonl", [{"prompt": "a photo of a dog", "include": [{"class": "dog"}]}])
+    data, out = tmp_path / "data", tmp_path / "out"
+    commands = [
+        ("import", tmp_path / "in", data, "--licence", "MIT", "--validation-fraction", 0, "--workers", 1),
+        ("duplicates", data, tmp_path / "d.jsonl", "--workers", 1),
+        ("leaks", data, prompts, tmp_path / "l.jsonl", "--workers", 1),
+        ("judge", data, tmp_path / "j.jsonl", address, "m"),
+        ("recaption", data, tmp_path / "r.jsonl", address, "m"),
+        (
+            *("filter", data, out, "--drop", f"{tmp_path / 'd.jsonl'},{tmp_path / 'l.jsonl'}", "--workers", 1),
+            *(
+                "--notes",
+                f"{tmp_path / 'j.jsonl'},{tmp_path / 'r.jsonl'}",
+                "--scores",
+                "quality>=6",
+                "--licences",
+                "MIT,CC*",
+            ),
+        ),
+    ]
+    said = []
+    for command in commands:
+        done = run(*command)
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout)
+    assert "data: 1 near duplicates" in said[1]
+    assert "template: 1 samples" in said[2]
+    assert "5 noted" in said[3]
+    assert "wrote 3 (train: 3 t2i), skipped 2" in said[5]
+    assert "1 x near duplicate" in said[5]
+    assert "1 x benchmark prompt (template)" in said[5]
+    sample = SampleStore(Manifest.load(out), "train").read("t2i", 0)
+    assert sample.meta["scores"] == {"quality": 6}
+    assert sample.meta["captions"] == ["blue hills", '{"quality": 6}']
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -155,6 +223,13 @@ def test_index_and_split(tmp_path, files):
         (["shapes", "{out}", "--t2i", "0", "--edit", "0"], "no samples at all"),
         (["import", "{out}/absent", "{out}"], "cannot import"),
         (["import", "{out}/absent", "{out}", "--validation_fraction", "2"], "validation fraction"),
+        (["filter", "{out}/absent", "{out}"], "no data set at"),
+        (["filter", "{out}/absent", "{out}", "--scores", "sc"], "no rule about a score"),
+        (["duplicates", "{out}/absent", "{out}", "--distance", "9"], "distance must be between 0 and 7"),
+        (["leaks", "{out}/absent", "{out}/prompts", "{out}"], "cannot read prompts"),
+        (["stats", "{out}/absent"], "no data set at"),
+        (["verify", "{out}/absent"], "no data set at"),
+        (["index", "{out}/absent"], "no tars at"),
         (["import", "{out}/absent", "{out}", "--preset", "omni"], "no preset named 'omni'"),
         (["import", "{out}/absent", "{out}", "--preset", "redcaps5m-recap"], "img2dataset"),
         (["import", "{out}/absent", "{out}", "--preset", "omniedit", "--format", "tar"], "name either the preset"),
