@@ -1,6 +1,7 @@
 """Rows and pictures of three kinds of files."""
 
 import base64
+import csv
 import io
 import json
 
@@ -41,7 +42,9 @@ def test_parquet(tmp_path):
 
 def test_large_cells(tmp_path):
     (tmp_path / "r.tsv").write_text("index\timage\n1\t" + "A" * 300_000 + "\n")
+    limit = csv.field_size_limit()
     assert len(table_rows(tmp_path / "r.tsv")[0][1]["image"]) == 300_000
+    assert csv.field_size_limit() == limit  # other readers of this process keep theirs
 
 
 def test_pictures_of_all_kinds(tmp_path):

@@ -71,7 +71,14 @@ def picture_of(value: object, folder: Path, name: str) -> Picture | Embedded:
 
 
 def _tsv(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
-    csv.field_size_limit(sys.maxsize)  # a picture is one cell
+    usual = csv.field_size_limit(sys.maxsize)  # a picture is one cell; the limit is that of the whole process
+    try:
+        return _cells(path)
+    finally:
+        csv.field_size_limit(usual)
+
+
+def _cells(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file, delimiter="\t")
         rows: list[tuple[str, Mapping[str, Any]]] = []
