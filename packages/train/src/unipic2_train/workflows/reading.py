@@ -43,13 +43,13 @@ WARMUP_STEPS = 50
 class ReadingConfig:
     """How long and on what the text encoders are trained."""
 
-    steps: int = 300
+    steps: int = 500
     """Optimiser steps."""
     texts: int = 12_000
     """Texts to learn from."""
-    batch_size: int = 256
+    batch_size: int = 128
     """Texts of a step."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 6e-3
     """Peak learning rate of AdamW, falling linearly to zero."""
 
 
