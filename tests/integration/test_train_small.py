@@ -44,7 +44,7 @@ def test_small_preset_takes_two_steps(tmp_path):
 
 
 def _untrained_foundation(tmp_path: Path, shapes: Path) -> Path:
-    """Make the small foundation by its shipped recipe, its autoencoder after two steps instead of thousands."""
+    """Make the small foundation by its shipped recipe, autoencoder and text encoders after two steps each."""
     recipe = tmp_path / "vae.yaml"
     changes = {
         "layers": ["vae/small", "hardware/cpu"],
@@ -57,6 +57,7 @@ def _untrained_foundation(tmp_path: Path, shapes: Path) -> Path:
         "import sys; from pathlib import Path; from unipic2_train import recipes; "
         "from unipic2_train.workflows import foundation; "
         "made = recipes.resolve('home/small')['foundation'] | {'vae': sys.argv[2]}; "
+        "made['text'] |= {'reading': {'steps': 2, 'texts': 100}}; "
         "foundation.build(Path(sys.argv[1]), **made)"
     )
     subprocess.run([sys.executable, "-c", code, target, recipe], check=True)
