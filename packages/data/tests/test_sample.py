@@ -48,6 +48,11 @@ def test_bad_keys(key):
         sample_to_tar(Sample(key, "t2i", {"captions": ["x"]}))
 
 
+def test_text_that_utf8_cannot_hold():
+    with pytest.raises(DataError, match="sample k: its text cannot be written as UTF-8"):
+        sample_to_tar(Sample("k", "prompt", {"captions": ["\ud800"]}))
+
+
 def test_unknown_kind():
     with pytest.raises(DataError, match="unknown kind 'video'"):
         sample_to_tar(Sample("k", "video", {"captions": ["x"]}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import warnings
 from pathlib import Path
 
 from unipic2_data import commands
@@ -137,6 +138,7 @@ def main() -> None:
 
     from unipic2_data.errors import DataError
 
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd pictures, by the thousand; errors are counted
     try:
         # Options may be written with hyphens or underscores.
         args = [re.sub(r"^--[^=]+", lambda m: m[0][:2] + m[0][2:].replace("-", "_"), arg) for arg in sys.argv[1:]]

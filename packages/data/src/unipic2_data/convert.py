@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -59,6 +60,11 @@ def convert(record: Record, settings: Conversion) -> Sample:
     sample = Sample(_key(record, settings.source), record.kind, meta, target, [image for image, _ in references])
     if missing := lacks(sample):
         raise DataError(missing)
+    try:
+        json.dumps(meta, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        msg = "text cannot be written as UTF-8"
+        raise DataError(msg) from error
     return sample
 
 

@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 
     from unipic2_data.jobs import Progress
 
-__all__ = ["LARGEST_DISTANCE", "find_duplicates", "picture_code"]
+__all__ = ["find_duplicates", "picture_code"]
 
 _SIDE, _BITS, _PIECES, _GRID = 32, 128, 8, 4
-LARGEST_DISTANCE = _PIECES - 1
+_LARGEST_DISTANCE = _PIECES - 1
 _TOLERANCE = 12  # of a colour of the grid
 _COMPARISONS = 2**22  # at once
 _MIDDLE = (np.arange(_SIDE) + 0.5) / _SIDE
@@ -89,8 +89,8 @@ def find_duplicates(
     Raises:
         DataError: If the request makes no sense, or a data set cannot be read.
     """
-    if not 0 <= distance <= LARGEST_DISTANCE:
-        msg = f"distance must be between 0 and {LARGEST_DISTANCE}, got {distance}."
+    if not 0 <= distance <= _LARGEST_DISTANCE:
+        msg = f"distance must be between 0 and {_LARGEST_DISTANCE}, got {distance}."
         raise DataError(msg)
     manifests = [Manifest.load(source) for source in sources]
     jobs = [(source, shard) for source, manifest in enumerate(manifests) for shard in range(len(manifest.shards))]

@@ -7,6 +7,7 @@ sample and not for the rest of a shard.
 from __future__ import annotations
 
 import signal
+import warnings
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, nullcontext
@@ -139,6 +140,7 @@ def _result(future: Future[R]) -> R:
 
 
 def _start(counter: Any, stop: Any, function: Callable) -> None:
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd pictures, by the thousand; errors are counted
     _Shared.counter, _Shared.stop, _Shared.function = counter, stop, function
 
 

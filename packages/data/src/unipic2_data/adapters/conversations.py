@@ -88,7 +88,7 @@ def _turns(conversation: Any) -> tuple[str, str]:
     said: dict[str, list[str]] = {"human": [], "gpt": []}
     for turn in conversation if isinstance(conversation, list) else []:
         who, value = (turn.get("from"), turn.get("value")) if isinstance(turn, dict) else (None, None)
-        if who not in said or not isinstance(value, str):
+        if not isinstance(who, str) or who not in said or not isinstance(value, str):
             msg = "conversation is not of human and gpt"
             raise DataError(msg)
         said[who].append(value.strip())

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
     from pyarrow import DataType
 
-__all__ = ["ROW_SUFFIXES", "read_rows", "row_parts"]
+__all__ = ["read_rows", "row_parts"]
 
-ROW_SUFFIXES = (".jsonl", ".json", ".parquet", ".txt")
 _PART_ROWS = 4096
 _PART_BYTES = 2**30  # of Parquet row groups, unpacked
 _BATCH_ROWS = 32  # of Parquet, held in memory at once
