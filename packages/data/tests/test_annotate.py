@@ -212,7 +212,7 @@ def test_what_is_sent(server, files, monkeypatch):
     [
         ('{"a": 1, "b": 2.5}', {"a": 1, "b": 2.5}),
         ('Let me think. {"draft": 3}\n```json\n{"a": 9, "why": "good", "sure": true}\n```', {"a": 9}),
-        ('{"a": NaN, "b": 4}', {"b": 4}),
+        ('{"a": NaN, "b": 4, "c": -Infinity}', {"b": 4}),
     ],
 )
 def test_scores_are_read_from_answers(server, files, reply, scores):

@@ -8,7 +8,6 @@ the samples that have none.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["AnnotateReport", "annotate", "judge", "recaption"]
 
 _GIVE_UP = 32  # failures in a row after which the endpoint is taken for dead
+_LARGEST_NUMBER = 1e300
 _OBJECT = re.compile(r"\{[^{}]*\}")
 _QUESTIONS = {
     "judge": {
@@ -216,4 +216,6 @@ def _numbers(text: str) -> dict[str, float]:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return {}
-    return {name: value for name, value in found.items() if type(value) in {int, float} and math.isfinite(value)}
+    return {
+        name: value for name, value in found.items() if type(value) in {int, float} and abs(value) < _LARGEST_NUMBER
+    }

@@ -23,7 +23,7 @@ def test_edits_by_their_own_names():
     row = EDIT | {
         "task": "weather",
         "caption": "snow",
-        "scores": {"sc": 9, "by": "me", "bad": float("nan")},
+        "scores": {"sc": 9, "by": "me", "bad": float("nan"), "huge": 10**400, "yes": True},
         "private": 1,
     }
     assert only(EDITS, row) == Record(

@@ -65,6 +65,12 @@ def test_pictures_that_edits_use_need_no_caption(tmp_path):
     assert found[2] == Skipped("c.jpg", "no caption file beside it")
 
 
+def test_a_folder_in_place_of_a_caption(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"")
+    (tmp_path / "a.txt").mkdir()
+    assert read(tmp_path) == [Skipped("a.jpg", "caption cannot be opened")]
+
+
 def test_no_folder(tmp_path):
     with pytest.raises(DataError, match="expected a folder of pictures"):
         FolderSource(tmp_path / "absent", [Fields()])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import posixpath
 import re
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Fields", "Finder", "Mapper", "pictures_of", "refuse_urls"]
 
 _TEXT_NAMES = {"t2i": "caption", "edit": "instruction", "qa": "question", "prompt": "caption"}
+_LARGEST_NUMBER = 1e300  # larger integers are no floats; NaN compares with nothing
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
@@ -274,7 +274,7 @@ def _one_text(row: dict[str, Any], key: str | None) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    return type(value) in {int, float} and -_LARGEST_NUMBER < value < _LARGEST_NUMBER
 
 
 def _name(value: Any) -> str | None:

@@ -79,6 +79,8 @@ class FolderSource:
             text = image.with_suffix(".txt").read_text(encoding="utf-8-sig")
         except FileNotFoundError:
             return Skipped(name, "no caption file beside it")
+        except OSError:
+            return Skipped(name, "caption cannot be opened")
         except UnicodeDecodeError:
             return Skipped(name, "caption is not UTF-8")
         captions = [line.strip() for line in text.splitlines() if line.strip()]
