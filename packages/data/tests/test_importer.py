@@ -334,3 +334,31 @@ def test_licence_of_row_request_and_preset(tmp_path, files):
     source = files.lines(tmp_path / "in" / "a.jsonl", [row, row | {"licence": "MIT"}])
     manifest = import_source(source, tmp_path / "out", licence="CC0-1.0", validation_fraction=0).manifest
     assert [sample.meta["licence"] for _, sample in all_samples(manifest)] == ["CC0-1.0", "MIT"]
+
+
+def test_pictures_inside_rows_are_split_too(tmp_path, files):
+    """The survey does not read pictures, and still counts their rows."""
+    rows = [
+        {"source": {"bytes": files.picture(n)}, "target": [{"bytes": files.picture(50 + n)}], "instruction": str(n)}
+        for n in range(20)
+    ]
+    file = files.parquet(tmp_path / "in" / "a.parquet", rows, group=6)
+    bars = []
+
+    class Bar:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def update(self, count):
+            bars[-1][2] += count
+
+    def progress(what, total, done=0):
+        bars.append([what, total, done])
+        return Bar()
+
+    report = import_source(file, tmp_path / "out", format="parquet", validation_fraction=0.2, progress=progress)
+    assert report.manifest.counts == {"train": {"edit": 16}, "validation": {"edit": 4}}
+    assert bars == [["survey", None, 20], ["import", 20, 20]]

@@ -107,13 +107,13 @@ def test_parquet(tmp_path, files, monkeypatch):
     monkeypatch.setattr("unipic2_data.adapters.rows._PART_BYTES", 1)
     assert len(row_parts(file, 0)) == 6
     without = read(file, ("n", "image", "absent"), pictures=False)
-    assert without[10] == ("f:11", {"n": 10, "image": b""})
-    assert read(file, ("image",), pictures=False)[3] == ("f:4", {"image": b""})
+    assert without[10] == ("f:11", {"n": 10, "image": b"\0"})
+    assert read(file, ("image",), pictures=False)[3] == ("f:4", {"image": b"\0"})
 
 
 def test_lists_of_pictures_are_not_read_for_names(tmp_path, files):
     file = files.parquet(tmp_path / "a.parquet", [{"images": [{"bytes": b"x", "path": "p"}], "names": ["n"]}])
-    assert read(file, ("images", "names"), pictures=False) == [("f:1", {"images": b"", "names": ["n"]})]
+    assert read(file, ("images", "names"), pictures=False) == [("f:1", {"images": b"\0", "names": ["n"]})]
 
 
 def test_parquet_of_another_layout(tmp_path, files):

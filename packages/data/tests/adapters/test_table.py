@@ -37,6 +37,13 @@ def test_a_row_may_become_several_records(tmp_path, files):
     assert found[2] == Skipped("a.jsonl:2", "fields missing: after, before, undo")
 
 
+def test_one_row_of_another_layout_is_skipped(tmp_path, files):
+    rows = [{"url": "x"}, {"image": "1.jpg", "caption": "x"}]
+    found = read(files.lines(tmp_path / "a.jsonl", rows))
+    assert found[0] == Skipped("a.jsonl:1", "fields missing: caption, image")
+    assert isinstance(found[1], Record)
+
+
 def test_another_layout_is_named_at_once(tmp_path, files):
     file = files.lines(tmp_path / "a.jsonl", [{"img": "1.jpg", "text": "one"}])
     with pytest.raises(DataError, match=r"have the fields img, text; expected caption, image.*--fields"):

@@ -64,7 +64,7 @@ def read_rows(
         name: Its name in the source: rows are called NAME:NUMBER.
         part: One of its parts.
         columns: Fields that are wanted; those of Parquet files that are not named are not read. None: all.
-        pictures: False: fields of Parquet files that hold bytes become empty bytes, and are not read.
+        pictures: False: fields of Parquet files that hold bytes become one byte, and are not read.
     """
     if file.suffix == ".parquet":
         yield from _read_parquet(file, name, part, columns, pictures=pictures)
@@ -189,14 +189,14 @@ def _read_parquet(
         if not present:
             msg = f"{file} has none of the fields {', '.join(sorted(wanted))}; it has {', '.join(schema.names)}."
             raise DataError(msg)
-        empty = {} if pictures else {key: b"" for key in present if _holds_bytes(schema.field(key).type)}
-        read = [key for key in present if key not in empty] or present[:1]
+        unread = {} if pictures else {key: b"\0" for key in present if _holds_bytes(schema.field(key).type)}
+        read = [key for key in present if key not in unread] or present[:1]
         for group in range(part.start, part.stop):
             stop = row + opened.metadata.row_group(group).num_rows
             try:
                 for batch in opened.iter_batches(_BATCH_ROWS, row_groups=[group], columns=read):
                     for values in batch.to_pylist():
-                        yield f"{name}:{row}", values | empty
+                        yield f"{name}:{row}", values | unread
                         row += 1
             except (OSError, ValueError):
                 yield Skipped(f"{name}:{row}-{stop - 1}", "rows of Parquet are unreadable")

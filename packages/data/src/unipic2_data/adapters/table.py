@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unipic2_data.adapters.fields import Finder, Mapper, refuse_urls
 from unipic2_data.adapters.record import Part, Record, Skipped
@@ -63,8 +63,9 @@ class RowSource:
                 yield from mapper.records(name if number == 0 else f"{name}+{number}", row, one.finder)
 
     def _check(self, part: Part) -> None:
-        """Look at the first row of a file: a list of addresses, or a layout of another name, is refused at once."""
+        """Look at the first rows of a file: a list of addresses, or a layout with other names, is refused at once."""
         one = self._files[part.file]
+        other: dict[str, Any] | None = None
         for found in read_rows(one.file, one.name, part, None, pictures=False):
             if isinstance(found, Skipped):
                 continue
@@ -72,9 +73,11 @@ class RowSource:
             if any(mapper.applies(row) for mapper in self._mappers):
                 refuse_urls(one.name, {key: row[key] for key in self._columns & row.keys()})
                 return
-            refuse_urls(one.name, row)
+            other = other or row
+        if other is not None:
+            refuse_urls(one.name, other)
             msg = (
-                f"rows of {one.file} have the fields {', '.join(row)}; expected {', '.join(sorted(self._columns))}. "
+                f"rows of {one.file} have the fields {', '.join(other)}; expected {', '.join(sorted(self._columns))}. "
                 "Say with --fields which field holds what, or name a --preset."
             )
             raise DataError(msg)
