@@ -84,6 +84,7 @@ def test_presets():
     assert "edited_prompt_list" in one.stdout
 
 
+@pytest.mark.slow
 def test_an_interrupted_import_goes_on(tmp_path, files):
     for n in range(400):
         files.write(tmp_path / "in" / f"{n}.jpg", files.picture(n, (640, 480)))
@@ -173,6 +174,7 @@ def address():
     server.server_close()
 
 
+@pytest.mark.slow
 def test_curation_from_end_to_end(tmp_path, files, address):
     """Import, find duplicates and leaks, score, recaption, filter."""
     captions = ["a photo of a cat", "blue hills", "blue hills again", "a quiet street", "red roofs"]

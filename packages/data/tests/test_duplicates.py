@@ -143,6 +143,7 @@ def test_prompts_by_their_words(tmp_path, files):
     assert find_duplicates([tmp_path / "data"], tmp_path / "out.jsonl") == {"data": 1}
 
 
+@pytest.mark.slow
 def test_goes_on_after_an_interruption(world, tmp_path, monkeypatch):
     from unipic2_data import duplicates
 

@@ -27,7 +27,7 @@ from unipic2_data.sample import Image, Sample, document_from_tar, sample_from_ta
 from unipic2_data.tars import tar_members
 
 bounded = settings(
-    max_examples=150,
+    max_examples=100,
     deadline=None,
     derandomize=True,
     database=None,
@@ -191,7 +191,7 @@ def pictures():
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@settings(bounded, max_examples=400)
+@settings(bounded, max_examples=200)
 @given(damaged(pictures()) | st.binary(max_size=100))
 def test_pictures(data):
     for read in (decode_rgb, plain_picture, picture_size, lambda data: decode_small(data, 8)):
