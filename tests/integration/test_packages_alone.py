@@ -33,8 +33,8 @@ def test_package_alone(name, extras, lent, absent, fresh_environment, package_co
 
     tests = fresh_environment.run(
         *("-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", "-m", "not slow and not gpu"),
-        str(package / "tests"),
-        cwd=package.parent,
+        "tests",
+        cwd=package,  # so that processes which tests start find the tests' functions
     )
     assert tests.returncode == 0, tests.stdout + tests.stderr
     assert " passed" in tests.stdout
