@@ -1,11 +1,12 @@
 """The batch that crosses from data to training: one kind, one size.
 
-Legend: B samples, H/W height and width of the target in pixels, H'/W' of the reference.
+Legend: B samples, H/W height and width of the target in pixels, H'/W' of the reference, C/h/w channels, height and width
+of latents.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ class Batch:
         references: References in [-1, 1], float32 (B, 3, H', W'), or None.
         prompt_embeds: Text embeddings made earlier (B, L, D), or None.
         pooled: Pooled text embeddings made earlier (B, D), or None.
+        latents: Mean and log-variance of the targets' latents made earlier, unscaled (B, 2, C, h, w), or None.
+        reference_latents: The same of the references, or None.
+        encoders: Hash of the encoder that made "latents" and "text", as far as the batch has them.
     """
 
     kind: str
@@ -44,6 +48,9 @@ class Batch:
     references: Tensor | None = None
     prompt_embeds: Tensor | None = None
     pooled: Tensor | None = None
+    latents: Tensor | None = None
+    reference_latents: Tensor | None = None
+    encoders: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -11,6 +11,7 @@ Small pictures are enlarged as far as the fixed size needs; ``meta["upscale"]`` 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -35,6 +36,9 @@ class Transform:
     """
 
     size: tuple[int, int]
+
+    identity: ClassVar[str] = "cover, centre crop, Lanczos (1)"
+    """What a cache of latents was made with; raise the number with any change of the pixels that come out."""
 
     def __call__(self, target: np.ndarray, references: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray], float]:
         """Return target and references at the wanted size.
