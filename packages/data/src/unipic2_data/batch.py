@@ -1,7 +1,6 @@
 """The batch that crosses from data to training: one kind, one size.
 
-Legend: B samples, H/W height and width of the target in pixels, H'/W' of the reference, C/h/w channels, height and width
-of latents.
+Legend: B samples, H/W height and width of the target in pixels, H'/W' of the reference; C/h/w of its latents.
 """
 
 from __future__ import annotations

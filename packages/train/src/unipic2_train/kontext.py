@@ -47,6 +47,8 @@ class KontextConfig:
     """The rectified-flow objective."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """How grids and scores are sampled."""
+    sample_posterior: bool = False
+    """Draw a target's latents from the autoencoder's posterior at each visit, keyed; ``false``: take its mode."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     seed: int = 0
@@ -82,7 +84,7 @@ class Kontext(nn.Module):
 
     def training_loss(self, batch: Batch) -> FlowMatchingLoss:
         """Return the loss of a batch at its keyed noise levels."""
-        encoded = self.frozen.encode(batch)
+        encoded = self.frozen.encode(batch, self.config.seed if self.config.sample_posterior else None)
         return flow_matching_loss(
             self.transformer, encoded, self.config.objective, shift=self.frozen.shift, seed=self.config.seed
         )

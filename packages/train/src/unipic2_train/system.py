@@ -7,7 +7,6 @@ no rank ever holds more than its shard and one full parameter.
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from unipic2_dit.conditioning import Conditioning
 from unipic2_dit.parallelize import shard
 from unipic2_dit.text import TextConditioner
 from unipic2_dit.transformer import SD3Transformer2DKontextModel
+from unipic2_train import encoding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,6 +101,8 @@ class FrozenParts:
         self.text = TextConditioner.from_pretrained(self.folder, dtype=dtype, device=device)
         self._embedded: OrderedDict[str, Conditioning] = OrderedDict()
         self._embedded_bytes = 0
+        self._unconditional: Conditioning | None = None
+        self._identities: dict[str, str] = {}
 
     @property
     def shift(self) -> float:
@@ -119,25 +121,39 @@ class FrozenParts:
         return self
 
     @torch.no_grad()
-    def encode(self, batch: Batch) -> EncodedBatch:
-        """Encode pixels and prompts of a batch.
+    def encode(self, batch: Batch, posterior_seed: int | None = None) -> EncodedBatch:
+        """Encode pixels and prompts of a batch, as far as a cache has not done so.
+
+        Args:
+            batch: Pixels or cached latents, prompts and perhaps their cached embeddings.
+            posterior_seed: Draw the targets' latents from the posterior, keyed by this seed; by default its mode.
 
         Raises:
-            ValueError: The batch has no pixels to learn from.
+            ValueError: The batch has nothing to learn from, or was encoded by other weights.
         """
-        if batch.pixels is None:
+        encoding.check_encoders(batch, self.identity)
+        if batch.pixels is None and batch.latents is None:
             msg = f"a {batch.kind} batch has no target pixels: a stage that generates images trains on t2i or edit"
             raise ValueError(msg)
+        targets = self.moments(batch.pixels, batch.latents)
+        references = self.moments(batch.references, batch.reference_latents)
+        assert targets is not None
         return EncodedBatch(
             kind=batch.kind,
             keys=batch.keys,
             visits=batch.visits,
-            latents=self.encode_pixels(batch.pixels),
-            references=None if batch.references is None else self.encode_pixels(batch.references),
-            conditioning=self.embed(batch.prompts),
-            unconditional=self.embed([""]),
+            latents=encoding.scaled(self.vae, encoding.draw(targets, batch, posterior_seed)),
+            references=None if references is None else encoding.scaled(self.vae, references[:, 0]),
+            conditioning=self._conditioning(batch),
+            unconditional=self._empty(),
             weight=batch.weight.to(self.device),
         )
+
+    def moments(self, pixels: Tensor | None, cached: Tensor | None = None) -> Tensor | None:
+        """Return mean and log-variance (B, 2, C, h, w), unscaled: the cached ones, or those of pixels."""
+        if cached is not None:
+            return cached.to(self.device, torch.float32)
+        return None if pixels is None else encoding.moments(self.vae, pixels.to(self.device))
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Tensor) -> Tensor:
@@ -175,12 +191,24 @@ class FrozenParts:
 
     def fingerprint(self) -> str:
         """Return the sha256 of all frozen weights: what a training checkpoint keeps instead of them."""
-        digest = hashlib.sha256()
-        for module in (self.vae, *self.text.encoders()):
-            for name, value in module.state_dict().items():
-                digest.update(name.encode())
-                digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        return encoding.weights_hash(self.vae, *self.text.encoders())
+
+    def identity(self, what: Literal["latents", "text"]) -> str:
+        """Return a hash of all that decides latents or text embeddings; computed once."""
+        if what not in self._identities:
+            self._identities[what] = encoding.identity_of(self.vae if what == "latents" else self.text)
+        return self._identities[what]
+
+    def _conditioning(self, batch: Batch) -> Conditioning:
+        if batch.prompt_embeds is None or batch.pooled is None:
+            return self.embed(batch.prompts)
+        return Conditioning(batch.prompt_embeds, batch.pooled).to(self.device, self.text.text_encoder.dtype)
+
+    def _empty(self) -> Conditioning:
+        """Return the embedded empty prompt, embedded once: it is one row whatever the batch."""
+        if self._unconditional is None or self._unconditional.prompt_embeds.device != self.device:
+            self._unconditional = self.embed([""])
+        return self._unconditional
 
 
 def build_transformer(
