@@ -1,0 +1,1 @@
+"""Online reinforcement learning: sample, score, optimise; Flow-GRPO with its successors' switches, and DiffusionNFT."""
