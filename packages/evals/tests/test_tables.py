@@ -35,6 +35,9 @@ def test_parquet(tmp_path):
     images = [{"bytes": _png(7), "path": None}, None]
     parquet.write_table(pa.table({"id": ["a", "b"], "image_1": images}), tmp_path / "r.parquet")
     (name, row), (_, other) = table_rows(tmp_path / "r.parquet")
+    assert [row for _, row in table_rows(tmp_path, ["id"])] == [{"id": "a"}, {"id": "b"}]
+    with pytest.raises(ValueError, match=r"no columns \['x'\] among \['id', 'image_1'\]"):
+        table_rows(tmp_path, ["id", "x"])
     assert name.endswith("r.parquet, row 1")
     assert picture_of(row["image_1"], tmp_path, "x").pixels()[0, 0, 0] == 7
     assert is_absent(other["image_1"])

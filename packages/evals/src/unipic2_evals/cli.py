@@ -53,7 +53,7 @@ def score(
         http: An OpenAI-compatible server, as --http.url, --http.model, --http.revision, ...
         local: Checkpoints on this machine, as --local.detector, --local.clip, ...
         data: The benchmark's own file. geneval: the suite (optional: without it, whole prompts that are absent go
-            unnoticed); dpg: dpg_bench.csv; gedit: the rows as JSONL; imgedit: basic_edit.json;
+            unnoticed); dpg: dpg_bench.csv; gedit: the rows as Parquet or JSONL; imgedit: basic_edit.json;
             mmbench: TSV, JSONL or Parquet; mmmu: JSONL or Parquet.
         sources: imgedit: the folder of source images.
         prompts: The judge's official prompts. gedit: viescore/vie_prompts.py; imgedit: the JSON by edit type.

@@ -5,7 +5,7 @@ import binascii
 import csv
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ __all__ = ["is_absent", "picture_of", "table_rows"]
 SUFFIXES = (".tsv", ".jsonl", ".parquet")
 
 
-def table_rows(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
+def table_rows(path: Path, columns: Sequence[str] | None = None) -> list[tuple[str, Mapping[str, Any]]]:
     """Read all rows, each with a name for messages.
 
     Args:
-        path: A ``.tsv`` with titles, a ``.jsonl``, or a ``.parquet`` (extra ``[parquet]``).
+        path: A ``.tsv`` with titles, a ``.jsonl``, a ``.parquet`` (extra ``[parquet]``), or a folder of ``.parquet``
+            files, read in the order of their names.
+        columns: Of Parquet, read only these; pictures in other columns may be large. None = all.
 
     Returns:
         Names and rows, in order.
@@ -29,14 +31,16 @@ def table_rows(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
     Raises:
         ValueError: If the file has another ending, or is malformed or empty.
     """
-    if path.suffix == ".jsonl":
+    if path.is_dir():
+        rows = [row for part in sorted(path.glob("*.parquet")) for row in _parquet(part, columns)]
+    elif path.suffix == ".jsonl":
         rows = list(json_lines(path))
     elif path.suffix == ".tsv":
         rows = _tsv(path)
     elif path.suffix == ".parquet":
-        rows = [(f"{path}, row {number}", row) for number, row in enumerate(_parquet(path), start=1)]
+        rows = _parquet(path, columns)
     else:
-        message = f"{path}: expected a file that ends in one of {', '.join(SUFFIXES)}"
+        message = f"{path}: expected a file that ends in one of {', '.join(SUFFIXES)}, or a folder of .parquet files"
         raise ValueError(message)
     if not rows:
         message = f"{path}: expected rows, found none"
@@ -91,11 +95,16 @@ def _cells(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
     return rows
 
 
-def _parquet(path: Path) -> list[dict[str, Any]]:
+def _parquet(path: Path, columns: Sequence[str] | None) -> list[tuple[str, Mapping[str, Any]]]:
     try:
         import pyarrow.parquet
     except ImportError:
         message = f"{path}: reading Parquet needs pyarrow: pip install 'unipic2-evals[parquet]'"
         raise ValueError(message) from None
-    rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
-    return rows
+    found = pyarrow.parquet.read_schema(path).names
+    absent = sorted(set(columns or ()) - set(found))
+    if absent:
+        message = f"{path}: no columns {absent} among {found}"
+        raise ValueError(message)
+    rows = pyarrow.parquet.read_table(path, columns=columns and list(columns)).to_pylist()
+    return [(f"{path}, row {number}", row) for number, row in enumerate(rows, start=1)]

@@ -157,7 +157,8 @@ def _lightning(arguments: list[str]) -> None:
 def _main(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: unipic2-train VERB ...\n\nverbs:\n  run   run a stage or workflow (the same as `lightning run`)\n"
-              "  export   write a model folder from a training checkpoint")  # fmt: skip
+              "  export   write a model folder from a training checkpoint\n"
+              "  sample   make a benchmark's pictures in its official layout")  # fmt: skip
         return
     if arguments[0] == "run":
         _run(arguments[1:])
@@ -165,8 +166,13 @@ def _main(arguments: list[str]) -> None:
         from unipic2_train import runner
 
         runner.export_command(arguments[1:])
+    elif arguments[0] == "sample":
+        from unipic2_train.benchmarks.command import sample
+        from unipic2_train.verbs import call
+
+        call(sample, "sample", arguments[1:])
     else:
-        msg = f"unknown verb {arguments[0]!r}; known: run, export"
+        msg = f"unknown verb {arguments[0]!r}; known: run, export, sample"
         raise UsageError(msg)
 
 

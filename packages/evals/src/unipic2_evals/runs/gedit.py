@@ -7,9 +7,10 @@ from typing import Any
 
 from unipic2_evals import gedit
 from unipic2_evals.answers import JudgeId
-from unipic2_evals.checks import as_field, as_text, json_lines
+from unipic2_evals.checks import as_field, as_text
 from unipic2_evals.pictures import Picture, Request
 from unipic2_evals.runs import Item, Measure, Options, Scored, refuse_idle
+from unipic2_evals.tables import table_rows
 
 __all__ = ["GEditRun"]
 
@@ -19,6 +20,7 @@ PROMPT_PARTS = {
     "PQ": ("_context_no_delimit", "_prompts_0shot_rule_PQ"),
 }
 """Texts in the official ``viescore/vie_prompts.py`` of which the two instructions are made, a line break between."""
+COLUMNS = ("key", "task_type", "instruction", "instruction_language", "Intersection_exist")
 QUIRKS = ("lenient judge parser", "empty group gives NaN")
 
 
@@ -30,9 +32,9 @@ class GEditRun:
 
     Args:
         folder: The model's folder, the one that holds ``fullset``.
-        options: ``data``: the dataset's rows as JSONL (``key``, ``task_type``, ``instruction``,
-            ``instruction_language``, ``Intersection_exist``; images are not read). ``prompts``: the official
-            ``viescore/vie_prompts.py``, of which texts are read and nothing is run.
+        options: ``data``: the dataset's rows as Parquet (a file, or the folder of its parts) or JSONL (``key``,
+            ``task_type``, ``instruction``, ``instruction_language``, ``Intersection_exist``; images are not read).
+            ``prompts``: the official ``viescore/vie_prompts.py``, of which texts are read and nothing is run.
     """
 
     name = "gedit"
@@ -42,7 +44,7 @@ class GEditRun:
     def __init__(self, folder: Path, options: Options) -> None:
         refuse_idle(options, self.name, "data", "prompts")
         if options.data is None or options.prompts is None:
-            message = "gedit: expected --data (the dataset's rows as JSONL) and --prompts (viescore/vie_prompts.py)"
+            message = "gedit: expected --data (the dataset's rows) and --prompts (viescore/vie_prompts.py)"
             raise ValueError(message)
         self.folder, self.data, self.official = folder, options.data, options.official
         self.prompts = read_prompts(options.prompts)
@@ -51,7 +53,7 @@ class GEditRun:
 
     def items(self) -> list[Item]:
         """Return the edits of both languages, as far as the rows have them."""
-        return [self._item(row, name) for name, row in json_lines(self.data)]
+        return [self._item(row, name) for name, row in table_rows(self.data, COLUMNS)]
 
     def score(self, item: Item, answers: Sequence[Any]) -> Scored:
         """Read both replies and combine their scores."""

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
 from unipic2_train import home
-from unipic2_train.callbacks.ema import averaged_weights
+from unipic2_train.callbacks.ema import ExponentialMovingAverage, averaged_weights
 from unipic2_train.tracking import git_revision, package_versions
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class ExportModel(Callback):
         return {
             "run": run.name,
             "optimiser_steps": trainer.global_step,
+            "ema": any(isinstance(callback, ExponentialMovingAverage) for callback in trainer.callbacks),
             "data_manifest": data.manifest.digest,
             "started_from": str(getattr(getattr(stage, "kontext_config", None), "checkpoint", "scratch")),
             "git_revision": git_revision(),

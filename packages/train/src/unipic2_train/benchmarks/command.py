@@ -1,0 +1,131 @@
+"""``unipic2-train sample``: pictures of a benchmark in its official layout.
+
+What is slow to import is imported when it is used: ``--help`` and ``--check_data`` need no model.
+"""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+
+from unipic2_train.benchmarks.readers import DataOptions, read_suite
+from unipic2_train.benchmarks.suite import Suite
+
+__all__ = ["sample"]
+
+
+def sample(
+    bench: str,
+    checkpoint: str | None = None,
+    out: Path | None = None,
+    *,
+    data: Path | None = None,
+    sources: Path | None = None,
+    samples: PositiveInt | None = None,
+    language: str | None = None,
+    check_data: bool = False,
+    limit: PositiveInt | None = None,
+    steps: PositiveInt = 50,
+    guidance: float = 3.5,
+    negative_prompt: str = "",
+    height: PositiveInt | None = None,
+    width: PositiveInt | None = None,
+    seed: NonNegativeInt = 0,
+    batch_size: PositiveInt = 8,
+    lora: str | None = None,
+    lora_scale: float = 1.0,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+) -> str:
+    """Make a benchmark's pictures in the layout that its official scorer and `unipic2-evals score` read.
+
+    Finished pictures are kept, so a stopped command goes on when it is given again. Under torchrun the processes share
+    the work; no picture depends on their number.
+
+    Args:
+        bench: geneval, dpg, gedit, imgedit, geneval2, gedit2 or shapes.
+        checkpoint: Model folder in the official layout, or a hub id.
+        out: The output folder. gedit, gedit2: the model's folder; its name is the model's.
+        data: The benchmark's own files. geneval: nothing (drawn again from its seed), or another suite in its format;
+            dpg: dpg_bench/prompts; gedit: the dataset's Parquet file or folder, or JSONL; imgedit: basic_edit.json;
+            geneval2: geneval2_data.jsonl; gedit2: the benchmark's folder; shapes: a suite of
+            `unipic2-data shapesbench`.
+        sources: imgedit: the folder of source images.
+        samples: geneval: pictures a prompt (4). dpg: tiles a picture (4).
+        language: gedit: only the instructions in en or cn.
+        check_data: Only count what --data holds and compare with the published benchmark.
+        limit: Make only the first so many files, to try something out.
+        steps: Denoising steps.
+        guidance: Scale of classifier-free guidance; 1 turns it off.
+        negative_prompt: What to lead away from.
+        height: Height in px; by default the checkpoint's own or, for edits, the source's.
+        width: Width in px, likewise.
+        seed: Seed of the run; each picture's noise is a hash of it, the prompt's key and the picture's number.
+        batch_size: Pictures that are sampled together.
+        lora: LoRA adapter: a .safetensors file, or a folder with pytorch_lora_weights.safetensors.
+        lora_scale: Weight of the adapter.
+        revision: Revision of a hub id.
+        device: Where to run; by default a GPU if there is one (under torchrun each process its own).
+        dtype: Dtype of the weights; auto is bfloat16 on a GPU and float32 on a CPU.
+    """
+    folder = (out or Path(bench)).expanduser().resolve()
+    suite = read_suite(bench, folder, DataOptions(data, sources, samples, language))
+    if check_data:
+        return _checked(suite)
+    if checkpoint is None or out is None:
+        msg = "sample needs --checkpoint (a model folder or hub id) and --out (a folder); --check_data needs neither"
+        raise ValueError(msg)
+    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    for line in suite.deviations() if rank == 0 else ():
+        print(f"warning: {line}")  # noqa: T201
+    if limit is not None:
+        suite = replace(suite, works=suite.works[:limit], finish=None)  # the official lists name every picture
+
+    from unipic2_dit.checkpoint import load_lora, load_pipeline, resolve_folder
+    from unipic2_train.benchmarks import manifest
+    from unipic2_train.benchmarks.sampling import SamplerOptions, make_suite, reconstruct
+
+    where, numbers = _device_and_dtype(device, dtype)
+    model = resolve_folder(checkpoint, revision=revision)
+    pipeline = load_pipeline(model, dtype=numbers)
+    if lora is not None:
+        load_lora(pipeline, lora, scale=lora_scale)
+    pipeline.to(where)
+    options = SamplerOptions(steps, guidance, negative_prompt, height, width, seed, batch_size)
+    facts = {
+        **manifest.suite_facts(suite, limit, seed),
+        "model": manifest.model_facts(model, checkpoint, revision, lora, lora_scale),
+        "sampler": manifest.sampler_facts(pipeline, options),
+    }
+    manifest.enter(folder, facts, rank)
+    if suite.prepare and rank == 0:
+        suite.prepare(folder)
+    made, kept = make_suite(pipeline, suite, folder, options, rank, world_size)
+    if suite.bench == "shapes" and rank == 0:
+        reconstruct(pipeline, folder)
+    return f"{made} files made, {kept} were there: {folder}"
+
+
+def _checked(suite: Suite) -> str:
+    """Return what was counted.
+
+    Raises:
+        ValueError: If it is not what the published benchmark has.
+    """
+    wrong = suite.deviations()
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    counts = ", ".join(f"{count} {name}" for name, count in suite.counts.items())
+    return f"{suite.bench}: {counts}, as published; sha256 {suite.digest}"
+
+
+def _device_and_dtype(device: str | None, dtype: str) -> tuple[str, Any]:
+    import torch
+
+    gpu = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    where = device or gpu
+    auto = torch.bfloat16 if where.startswith("cuda") else torch.float32
+    return where, {"auto": auto, "float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
