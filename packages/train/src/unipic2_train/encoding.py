@@ -86,9 +86,9 @@ def check_encoders(batch: Batch, identity: Callable[[Literal["latents", "text"]]
     """
     for what in ("latents", "text"):
         made = batch.encoders.get(what)
-        if made is not None and made != identity(what):  # type: ignore[arg-type]
+        if made is not None and made != identity(what):
             msg = (
-                f"the cached {what} were made by other encoders ({made[:12]}) than this run's ({identity(what)[:12]}). "  # type: ignore[arg-type]
+                f"the cached {what} were made by other encoders ({made[:12]}) than this run's ({identity(what)[:12]}). "
                 "Run `lightning run encode` with this recipe and another data.cache.path, or train without data.cache."
             )
             raise ValueError(msg)
@@ -109,8 +109,8 @@ def identity_of(encoder: AutoencoderKL | TextConditioner) -> str:
     if isinstance(encoder, nn.Module):
         return weights_hash(encoder)
     facts = [weights_hash(*encoder.encoders()), str(encoder.t5_length), str(encoder.joint_attention_dim)]
-    for tokenizer in (encoder.tokenizer, encoder.tokenizer_2, encoder.tokenizer_3):
-        facts.append("none" if tokenizer is None else _vocabulary(tokenizer))
+    tokenizers = (encoder.tokenizer, encoder.tokenizer_2, encoder.tokenizer_3)
+    facts += ["none" if tokenizer is None else _vocabulary(tokenizer) for tokenizer in tokenizers]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 

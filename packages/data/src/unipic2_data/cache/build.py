@@ -58,7 +58,7 @@ class Pictures:
 
     kind: str
     size: tuple[int, int]
-    indices: Sequence[int] | np.ndarray
+    indices: np.ndarray | range
 
 
 @dataclass
@@ -156,9 +156,9 @@ class LatentBuild:
                 name = f"{pictures.kind}-{height}x{width}-{keyed_hash(*request).hex()[:12]}"
                 yield name, Pictures(pictures.kind, pictures.size, indices)
 
-    def _read(self, kind: str, indices: np.ndarray, report: Report) -> list[tuple[Sample, Decoded]]:
+    def _read(self, kind: str, indices: np.ndarray | range, report: Report) -> list[tuple[Sample, Decoded]]:
         found = []
-        for index in indices.tolist():
+        for index in map(int, indices):
             try:
                 found.append((self._store.read(kind, index), self._store.sample(kind, index)))
             except DataError as error:
@@ -218,7 +218,7 @@ class TextBuild:
         self.folder, self._encoder, self._dtype = folder, encoder, dtype
         self._prompts = _distinct(store, kinds)
         embeds, pooled = encoder.encode([""])
-        self._shape, self._num_pooled = tuple(embeds.shape[1:]), pooled.shape[1]
+        self._shape, self._num_pooled = (embeds.shape[1], embeds.shape[2]), pooled.shape[1]
         self._header: dict[str, Any] = {
             "encoder": encoder.identity,
             "dtype": dtype,
@@ -228,7 +228,7 @@ class TextBuild:
 
     def estimate(self) -> tuple[int, float]:
         """Return the number of distinct prompts and about how many bytes they take, from a few of them."""
-        records = self._records(self._prompts[:_PROBE])
+        records = self._records(self._prompts[:: max(1, len(self._prompts) // _PROBE)][:_PROBE])
         return len(self._prompts), len(self._prompts) * sum(len(data) for _, data, _, _ in records) / len(records)
 
     def run(self, rank: int = 0, world_size: int = 1, batch_size: int = 8, progress: Progress = silent) -> Report:
@@ -266,8 +266,8 @@ class TextBuild:
     def _records(self, prompts: list[str]) -> list[tuple[tuple[int, int], bytes, Tensor, Tensor]]:
         embeds, pooled = (part.float().cpu() for part in self._encoder.encode(prompts))
         return [
-            (text.text_key(prompt), text.text_to_bytes(*values, self._dtype), *values)
-            for prompt, *values in zip(prompts, embeds, pooled, strict=True)
+            (text.text_key(prompt), text.text_to_bytes(rows, vector, self._dtype), rows, vector)
+            for prompt, rows, vector in zip(prompts, embeds, pooled, strict=True)
         ]
 
 
