@@ -12,7 +12,7 @@ from unipic2_evals.checks import as_field, as_json, as_mapping, as_text, json_li
 from unipic2_evals.pictures import Picture, Request
 from unipic2_evals.runs import Item, Measure, Options, Scored, refuse_idle
 
-__all__ = ["GenEvalRun"]
+__all__ = ["GenEvalRun", "judge_detections"]
 
 SAMPLES = 4
 """Images a prompt in the official protocol."""
@@ -64,10 +64,7 @@ class GenEvalRun:
         name = f"detections of {item.key}"
         objects = as_mapping(as_field(answers[0], "objects", name), name)
         colors = as_mapping(as_field(answers[0], "colors", name), name)
-        metadata = item.about
-        kept = geneval.filter_detections(objects, metadata["tag"], self.thresholds)
-        seen = {label: _colors_of(boxes, objects[label], colors.get(label, [])) for label, boxes in kept.items()}
-        verdict = geneval.evaluate(kept, seen, metadata, official=self.official)
+        verdict = judge_detections(objects, colors, item.about, self.thresholds, self.official)
         return self._scored(item, verdict["correct"], verdict["reason"])
 
     def zero(self, item: Item) -> Scored:
@@ -122,6 +119,27 @@ class GenEvalRun:
     def _scored(self, item: Item, correct: bool, reason: str) -> Scored:
         record = {"tag": item.group, "metadata": item.cluster, "correct": correct}
         return Scored({"correct": float(correct)}, record, note=reason)
+
+
+def judge_detections(
+    objects: Mapping[str, Sequence[Sequence[float]]],
+    colors: Mapping[str, Sequence[str]],
+    metadata: Mapping[str, Any],
+    thresholds: Mapping[str, float] | None = None,
+    official: bool = True,
+) -> geneval.Verdict:
+    """Return GenEval's verdict on everything that a detector saw in one image.
+
+    Args:
+        objects: All detections ``[x1, y1, x2, y2, score]`` of each class.
+        colors: The colour of each of them, in the same order.
+        metadata: The prompt's line of the suite.
+        thresholds: Options of `unipic2_evals.geneval.filter_detections`; None = GenEval's.
+        official: Keep the quirks of the official code.
+    """
+    kept = geneval.filter_detections(objects, metadata["tag"], thresholds)
+    seen = {label: _colors_of(boxes, objects[label], colors.get(label, [])) for label, boxes in kept.items()}
+    return geneval.evaluate(kept, seen, metadata, official=official)
 
 
 def _metadata(folder: Path) -> Mapping[str, Any]:

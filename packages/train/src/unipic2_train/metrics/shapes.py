@@ -6,14 +6,14 @@ The rules are those of ``unipic2_evals.geneval`` and ``unipic2_data.shapes``; no
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from unipic2_data.shapes.detect import nothing_else, same_scene, to_geneval
+from unipic2_data.shapes.detect import Detector, nothing_else, same_scene, to_geneval
 from unipic2_data.shapes.detect_soft import SoftAlphaDetector
 from unipic2_data.shapes.edits import EDITS
 from unipic2_data.shapes.prompts import TAGS
@@ -21,9 +21,44 @@ from unipic2_data.shapes.scene import Scene
 from unipic2_evals import geneval
 from unipic2_evals.report import wilson_interval
 
-__all__ = ["CATEGORIES", "ShapesScore"]
+__all__ = ["CATEGORIES", "ShapesScore", "ShapesVerdict", "judge_shapes"]
 
 CATEGORIES: dict[str, tuple[str, ...]] = {"t2i": TAGS, "edit": EDITS}
+
+
+class ShapesVerdict(NamedTuple):
+    """What the rules make of one picture."""
+
+    exact: bool
+    """It shows what was asked for and nothing else."""
+    accepted: bool
+    """GenEval's rules accept it; of edits the same as ``exact``."""
+    copied: bool
+    """It shows the scene of its source; of text-to-image never."""
+
+
+def judge_shapes(
+    detector: Detector, kind: str, images: np.ndarray, meta: Sequence[dict[str, Any]]
+) -> list[ShapesVerdict]:
+    """Judge generated pictures by the scenes of their samples.
+
+    Args:
+        detector: Whose eyes to use; detector B (soft alpha) for evaluation.
+        kind: "t2i" or "edit".
+        images: uint8 (B, H, W, 3).
+        meta: The samples' JSON, with ``shapes`` ground truth.
+    """
+    verdicts = []
+    for detection, sample in zip(detector.detect_batch(images), meta, strict=True):
+        shapes = sample["shapes"]
+        if kind == "edit":
+            exact = same_scene(detection, Scene.from_json(shapes["target_scene"]))
+            verdicts.append(ShapesVerdict(exact, exact, same_scene(detection, Scene.from_json(shapes["scene"]))))
+        else:
+            objects, colors = to_geneval(detection)
+            accepted = geneval.evaluate(objects=objects, colors=colors, metadata=shapes["metadata"])["correct"]
+            verdicts.append(ShapesVerdict(accepted and nothing_else(detection, shapes["metadata"]), accepted, False))
+    return verdicts
 
 
 class ShapesScore(Metric):
@@ -59,17 +94,11 @@ class ShapesScore(Metric):
             images: Generated pictures, uint8 (B, H, W, 3).
             meta: The samples' JSON, with ``shapes`` ground truth.
         """
-        for detection, sample in zip(self.detector.detect_batch(np.asarray(images)), meta, strict=True):
-            shapes, category = sample["shapes"], CATEGORIES[kind].index(sample["task"])
-            if kind == "edit":
-                accepted = exact = same_scene(detection, Scene.from_json(shapes["target_scene"]))
-                self.copies += int(same_scene(detection, Scene.from_json(shapes["scene"])))
-            else:
-                objects, colors = to_geneval(detection)
-                accepted = geneval.evaluate(objects=objects, colors=colors, metadata=shapes["metadata"])["correct"]
-                exact = accepted and nothing_else(detection, shapes["metadata"])
-            for name, value in (("exact", exact), ("accepted", accepted), ("total", True)):
+        for verdict, sample in zip(judge_shapes(self.detector, kind, np.asarray(images), meta), meta, strict=True):
+            category = CATEGORIES[kind].index(sample["task"])
+            for name, value in (("exact", verdict.exact), ("accepted", verdict.accepted), ("total", True)):
                 getattr(self, f"{kind}_{name}")[category] += int(value)
+            self.copies += int(verdict.copied)
 
     def compute(self) -> dict[str, Tensor]:
         """Return ``<kind>/exact``, ``t2i/geneval`` (mean over categories), each category, and ``edit/copy_rate``."""
