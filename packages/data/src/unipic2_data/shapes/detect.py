@@ -120,7 +120,7 @@ def to_geneval(detection: Detection) -> GenevalDetections:
     return objects, colors
 
 
-def check_images(images: np.ndarray) -> float:
+def check_images(images: np.ndarray, units: int = WORLD_UNITS) -> float:
     """Return pixels per world unit.
 
     Raises:
@@ -129,4 +129,4 @@ def check_images(images: np.ndarray) -> float:
     if images.ndim != 4 or images.shape[3] != 3 or images.shape[1] != images.shape[2] or images.dtype != np.uint8:
         msg = f"expected square pictures, uint8 (B, H, H, 3), got {images.dtype} {images.shape}."
         raise ValueError(msg)
-    return images.shape[1] / WORLD_UNITS
+    return images.shape[1] / units

@@ -1,7 +1,7 @@
 """Detector B: soft alpha. Used for evaluation; see `detect`.
 
 Every pixel is explained as background plus alpha times the difference to one palette colour. Connected regions of high
-alpha are objects to be; each region's soft alpha is compared with analytic templates of the four shapes at the region's
+alpha are objects to be; each region's soft alpha is compared with analytic templates of the shapes at the region's
 own centre of mass and of the radius that its mass implies. The score is the soft overlap times the share of the region
 that has the object's colour.
 
@@ -14,47 +14,54 @@ import numpy as np
 from scipy import ndimage
 
 from unipic2_data.shapes.detect import Detected, Detection, Detector, check_images
-from unipic2_data.shapes.render import AREA, CENTROID, coverage
-from unipic2_data.shapes.scene import COLORS, SHAPES
+from unipic2_data.shapes.look import FULL, QUICK, Look
 
-__all__ = ["SoftAlphaDetector"]
+__all__ = ["SoftAlphaDetector", "full_detector"]
 
 _WORK_SIZE = 64  # larger pictures are averaged down to this: finer detail does not change a scene
 _ALPHA = 0.5
-_KEEP = 0.75  # score of an object, at least
-_RADIUS = (4.2, 7.8)  # world units; true radii are 5-7
 _FRAGMENT = 7.0  # a region of this area that is no object is unexplained, in square world units
 _GHOST = (40.0, 12.0)  # so is RGB distance to the background above the first over an area above the second
-_RESIDUE = 60.0  # RGB distance of a core to its palette colour, at most
+_RESIDUE = 60.0  # RGB distance of a core to its palette colour, at most, or as much as the core's alpha implies
 _REACH = 3.0  # how far a region's blur may reach, world units
-_PATCH = 22.0  # side of a region's patch, world units
 _PLANE = np.array([[[0] * 3] * 3, [[1] * 3] * 3, [[0] * 3] * 3])
-_PALETTE = np.array(list(COLORS.values()), np.float32)
-_COLOR_NAMES = tuple(COLORS)
 
 
 class SoftAlphaDetector(Detector):
-    """Detector B."""
+    """Detector B.
+
+    Args:
+        look: The world to look at.
+    """
+
+    def __init__(self, look: Look = QUICK) -> None:
+        self.look = look
 
     def detect_batch(self, images: np.ndarray) -> list[Detection]:
         """Return what is in each picture, uint8 (B, H, H, 3)."""
-        scale = check_images(images)
+        scale = check_images(images, self.look.units)
         pool = max(1, images.shape[1] // _WORK_SIZE) if images.shape[1] % _WORK_SIZE == 0 else 1
         pixels = _smooth(_pool(images, pool), scale / pool)
         background = _background(pixels)
-        found, unexplained = _regions(pixels, background, scale / pool, pool)
+        found, unexplained = _regions(pixels, background, scale / pool, pool, self.look)
         return [
             Detection(tuple(sorted(objects, key=lambda o: -o.score)), tuple(color), bool(flag))
             for objects, color, flag in zip(found, background.tolist(), unexplained, strict=True)
         ]
 
 
+def full_detector() -> SoftAlphaDetector:
+    """Return detector B of the full world."""
+    return SoftAlphaDetector(FULL)
+
+
 def _regions(
-    pixels: np.ndarray, background: np.ndarray, scale: float, pool: int
+    pixels: np.ndarray, background: np.ndarray, scale: float, pool: int, look: Look
 ) -> tuple[list[list[Detected]], np.ndarray]:
     difference = pixels - background[:, None, None]  # (B, H, H, 3)
-    directions = _PALETTE - background[:, None]  # (B, K, 3)
-    alpha, color = _explain(difference, directions)
+    palette = look.palette
+    directions = palette - background[:, None]  # (B, K, 3)
+    alpha, color = _explain(difference, directions, look.contrast)
     labels, count = ndimage.label(alpha > _ALPHA, _PLANE)
     reach = _grow(labels, round(_REACH * scale))
     found: list[list[Detected]] = [[] for _ in pixels]
@@ -66,38 +73,43 @@ def _regions(
         where = np.nonzero(labels)
         picture[labels[where] - 1] = where[0]
         # The colour of a region is the vote of its pixels; its alpha is taken along that colour.
-        votes = np.bincount((labels[where] - 1) * len(_PALETTE) + color[where], minlength=count * len(_PALETTE))
+        votes = np.bincount((labels[where] - 1) * len(palette) + color[where], minlength=count * len(palette))
         votes = votes.reshape(count, -1)
         colors = votes.argmax(1)
         purity = votes.max(1) / votes.sum(1)
         along = np.concatenate([np.zeros((1, 3), np.float32), directions[picture, colors]])[reach]  # (B, H, H, 3)
         own = np.clip((difference * along).sum(-1) / np.maximum((along * along).sum(-1), 1), 0, 1)
-        residue = _core_residue(difference, along, own, labels, count)
-        shapes, overlap, radius = _fit_shapes(own, reach, picture, count, scale)
+        residue = _core_residue(difference, along, own, labels, count, look.core)
+        shapes, overlap, radius = _fit_shapes(own, reach, picture, count, scale, look)
         score = overlap * purity
-        good = (score >= _KEEP) & (radius >= _RADIUS[0]) & (radius <= _RADIUS[1]) & (residue <= _RESIDUE)
+        low, high = look.soft_radii
+        limit = np.maximum(_RESIDUE, (1 - look.core) * np.linalg.norm(directions[picture, colors], axis=-1))
+        good = (score >= look.keep) & (radius >= low) & (radius <= high) & (residue <= limit)
         kept[1:] = good
-        np.logical_or.at(fragment, picture[~good & (area >= _FRAGMENT)], True)
-        boxes = ndimage.find_objects(labels, count)
+        doubtful = (good & (score < look.sure)) | (~good & (area >= _FRAGMENT))
+        np.logical_or.at(fragment, picture[doubtful], True)
+        boxes, names = ndimage.find_objects(labels, count), tuple(look.colors)
         for index in np.flatnonzero(good):
-            box = tuple(pool * edge for edge in (boxes[index][2].start, boxes[index][1].start))
-            far = tuple(pool * edge - 1 for edge in (boxes[index][2].stop, boxes[index][1].stop))
-            middle = pool * pixels.shape[1] - 1
-            cell = 2 * (box[1] + far[1] > middle) + (box[0] + far[0] > middle)
-            found[picture[index]].append(
-                Detected(SHAPES[shapes[index]], _COLOR_NAMES[colors[index]], cell, box + far, float(score[index]))
-            )
+            _, rows, columns = boxes[index]
+            box = (pool * columns.start, pool * rows.start, pool * columns.stop - 1, pool * rows.stop - 1)
+            cell = look.cell(box, pool * pixels.shape[1])
+            shape, color_name = look.shapes[shapes[index]], names[colors[index]]
+            found[picture[index]].append(Detected(shape, color_name, cell, box, float(score[index])))
     ghost = (np.sqrt((difference**2).sum(-1)) > _GHOST[0]) & ~kept[reach]
     return found, fragment | (ghost.sum((1, 2)) > _GHOST[1] * scale**2)
 
 
-def _explain(difference: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return alpha (B, H, H) and colour (B, H, H) of the palette colour that explains each pixel best."""
+def _explain(difference: np.ndarray, directions: np.ndarray, contrast: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return alpha (B, H, H) and colour (B, H, H) of the palette colour that explains each pixel best.
+
+    Colours that are nearer to the background than the contrast explain nothing.
+    """
     flat = difference.reshape(len(difference), -1, 3)
     dots = flat @ directions.transpose(0, 2, 1)  # (B, HH, K)
     lengths = (directions**2).sum(-1)[:, None]  # (B, 1, K)
-    alphas = np.clip(dots / lengths, 0, 1)
+    alphas = np.clip(dots / np.maximum(lengths, 1), 0, 1)
     errors = alphas * (alphas * lengths - 2 * dots)  # squared distance of the explanation, but for a constant
+    errors = np.where(lengths < contrast**2, np.inf, errors)
     color = errors.argmin(-1)
     alpha = np.take_along_axis(alphas, color[..., None], -1)[..., 0]
     shape = difference.shape[:3]
@@ -105,10 +117,10 @@ def _explain(difference: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray
 
 
 def _core_residue(
-    difference: np.ndarray, along: np.ndarray, own: np.ndarray, labels: np.ndarray, count: int
+    difference: np.ndarray, along: np.ndarray, own: np.ndarray, labels: np.ndarray, count: int, full: float
 ) -> np.ndarray:
     """Return the RGB distance between each region's colour, where it is at full strength, and its palette colour."""
-    core = np.flatnonzero((labels > 0) & (own > 0.85))
+    core = np.flatnonzero((labels > 0) & (own > full))
     which = labels.ravel()[core] - 1
     error = (difference - along).reshape(-1, 3)[core]
     total = np.stack([np.bincount(which, error[:, channel], count) for channel in range(3)], 1)
@@ -117,27 +129,27 @@ def _core_residue(
 
 
 def _fit_shapes(
-    own: np.ndarray, reach: np.ndarray, picture: np.ndarray, count: int, scale: float
+    own: np.ndarray, reach: np.ndarray, picture: np.ndarray, count: int, scale: float, look: Look
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return best shape (N,), its soft overlap (N,) in [0, 1], and its radius (N,) in world units."""
     side = own.shape[1]
     masses, xs, ys = _moments(own, reach, count)
-    patch = round(_PATCH * scale)
+    patch = round(look.patch * scale)
     left, top = np.rint(xs - patch / 2).astype(np.int64), np.rint(ys - patch / 2).astype(np.int64)
     rows, columns = top[:, None] + np.arange(patch), left[:, None] + np.arange(patch)  # (N, P)
     inside = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[:, None]
     index = (picture[:, None, None], rows.clip(0, side - 1)[:, :, None], columns.clip(0, side - 1)[:, None])
     mine = inside & (reach[index] == np.arange(1, count + 1)[:, None, None])
     alpha = np.where(mine, own[index], 0)  # (N, P, P)
-    overlaps, radii = [], []
-    for shape in SHAPES:
-        radius = np.sqrt(masses / AREA[shape])
-        template = coverage(shape, xs - left, ys - top - CENTROID[shape] * radius, radius, patch, patch)
-        template = _smooth(template[..., None], scale)[..., 0]
-        overlaps.append(np.minimum(alpha, template).sum((1, 2)) / np.maximum(alpha, template).sum((1, 2)))
-        radii.append(radius / scale)
+    radii = np.sqrt(masses / np.array(list(look.area.values()))[:, None])  # (S, N)
+    sharp = []
+    for shape, radius in zip(look.shapes, radii, strict=True):
+        right, down = look.centroid[shape]
+        sharp.append(look.coverage(shape, xs - left - right * radius, ys - top - down * radius, radius, patch, patch))
+    templates = _smooth(np.concatenate(sharp)[..., None], scale).reshape(len(sharp), *alpha.shape)  # (S, N, P, P)
+    overlaps = np.stack([np.minimum(alpha, t).sum((1, 2)) / np.maximum(alpha, t).sum((1, 2)) for t in templates])
     best = np.argmax(overlaps, 0)
-    return best, np.max(overlaps, 0), np.stack(radii)[best, np.arange(count)]
+    return best, np.max(overlaps, 0), radii[best, np.arange(count)] / scale
 
 
 def _moments(own: np.ndarray, reach: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -176,8 +188,8 @@ def _pool(images: np.ndarray, factor: int) -> np.ndarray:
 def _smooth(pixels: np.ndarray, scale: float) -> np.ndarray:
     """Blur (B, H, W, C) by 0.7 world units: passes of [1, 2, 1] / 4 along H and W; the edge repeats."""
     for _ in range(max(1, round(scale**2))):
-        padded = np.pad(pixels, ((0, 0), (1, 1), (0, 0), (0, 0)), "edge")
+        padded = np.concatenate([pixels[:, :1], pixels, pixels[:, -1:]], 1)
         pixels = (padded[:, :-2] + 2 * pixels + padded[:, 2:]) / 4
-        padded = np.pad(pixels, ((0, 0), (0, 0), (1, 1), (0, 0)), "edge")
+        padded = np.concatenate([pixels[:, :, :1], pixels, pixels[:, :, -1:]], 2)
         pixels = (padded[:, :, :-2] + 2 * pixels + padded[:, :, 2:]) / 4
     return pixels
