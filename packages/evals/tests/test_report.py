@@ -1,5 +1,7 @@
 """Intervals against known values and by simulation; tables by their text."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,7 +14,9 @@ from unipic2_evals.report import (
     format_interval,
     geneval_intervals,
     grouped_intervals,
+    hierarchical_interval,
     markdown_table,
+    student_t_quantile,
     wilson_interval,
 )
 
@@ -125,3 +129,77 @@ def test_ragged_table_is_refused():
 
 def test_digits_of_an_interval():
     assert format_interval(Interval(0.12345, 0.1, 0.2, 5), digits=2) == "0.12 [0.10, 0.20]"
+
+
+def half_width(interval):
+    return (interval.high - interval.low) / 2
+
+
+def test_student_quantiles_are_those_of_the_tables():
+    tables = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 9: 2.262, 10: 2.228, 30: 2.042}
+    assert {degrees: round(student_t_quantile(0.975, degrees), 3) for degrees in tables} == tables
+    with pytest.raises(ValueError, match=r"in \(0.5, 1\) and 1 or more degrees, got 0.975 and 0"):
+        student_t_quantile(0.975, 0)
+
+
+def test_differences_between_seeds_alone_give_students_interval():
+    """Every prompt alike: mean +- t s / sqrt(S)."""
+    seeds = np.random.default_rng(1).normal(size=8)
+    interval = hierarchical_interval(np.repeat(seeds[:, None], 50, axis=1), resamples=20_000)
+    expected = 2.365 * seeds.std(ddof=1) / math.sqrt(8)
+    assert interval.mean == pytest.approx(seeds.mean())
+    assert half_width(interval) == pytest.approx(expected, rel=0.04)
+
+
+def test_differences_between_prompts_alone_give_the_bootstrap_over_prompts():
+    """Every seed alike: mean +- 1.96 s / sqrt(P)."""
+    prompts = np.random.default_rng(2).normal(size=200)
+    interval = hierarchical_interval(np.repeat(prompts[None], 5, axis=0), resamples=20_000)
+    assert half_width(interval) == pytest.approx(1.96 * prompts.std() / math.sqrt(200), rel=0.03)
+    one_seed = hierarchical_interval(prompts[None], resamples=20_000)
+    assert half_width(one_seed) == pytest.approx(half_width(interval), rel=0.03)
+
+
+def test_variances_of_seeds_and_prompts_add_up():
+    rng = np.random.default_rng(3)
+    seeds, prompts = rng.normal(size=(10, 1)), 3 * rng.normal(size=(1, 100))
+    interval = hierarchical_interval(seeds + prompts, resamples=20_000)
+    of_seeds = 2.262 * seeds.std(ddof=1) / math.sqrt(10)
+    of_prompts = 1.96 * prompts.std() / math.sqrt(100)
+    assert half_width(interval) == pytest.approx(math.hypot(of_seeds, of_prompts), rel=0.04)
+
+
+def test_pairs_take_out_what_both_arms_share():
+    rng = np.random.default_rng(4)
+    shared = rng.normal(size=(5, 1)) + rng.normal(size=(1, 100))
+    first, second = shared, shared + 0.1
+    paired = hierarchical_interval(second - first)
+    assert paired.low == pytest.approx(0.1)
+    assert paired.high == pytest.approx(0.1)
+    assert half_width(hierarchical_interval(first)) > 0.3
+
+
+def test_strata_weigh_alike_whatever_their_size():
+    values = np.array([[1.0] * 9 + [0.0]] * 5)
+    assert hierarchical_interval(values, strata=["a"] * 9 + ["b"])[:3] == pytest.approx((0.5, 0.5, 0.5))
+    assert hierarchical_interval(values).mean == pytest.approx(0.9)
+
+
+def test_five_seeds_cover_the_truth_as_often_as_promised():
+    """250 experiments of 5 seeds and 40 prompts, with variance between seeds, prompts and single pictures."""
+    rng = np.random.default_rng(5)
+    hits = 0
+    for number in range(250):
+        values = 0.05 * rng.normal(size=(5, 1)) + 0.2 * rng.normal(size=(1, 40)) + 0.3 * rng.normal(size=(5, 40))
+        interval = hierarchical_interval(values, resamples=300, seed=number)
+        hits += interval.low <= 0 <= interval.high
+    assert 0.93 <= hits / 250 <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("values", "strata"),
+    [(np.zeros((0, 3)), None), (np.zeros(3), None), ([[1.0, math.nan]], None), ([[1.0, 2.0]], "a")],
+)
+def test_half_a_table_has_no_interval(values, strata):
+    with pytest.raises(ValueError, match="expected finite values of shape"):
+        hierarchical_interval(values, strata)

@@ -3,8 +3,12 @@
 Images of one prompt succeed and fail together, so they are no independent draws: where a prompt has several images,
 intervals come from a bootstrap that draws whole prompts (clusters). A proportion over independent images gets Wilson's
 interval, which is right also near 0 and 1 and for small counts.
+
+Training runs differ by their seed as well. Where every run is scored on the same prompts, `hierarchical_interval` draws
+seeds and prompts, and of two arms with the same seeds and prompts the differences.
 """
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -18,7 +22,9 @@ __all__ = [
     "format_interval",
     "geneval_intervals",
     "grouped_intervals",
+    "hierarchical_interval",
     "markdown_table",
+    "student_t_quantile",
     "wilson_interval",
 ]
 
@@ -115,6 +121,85 @@ def bootstrap_interval(
     return Interval(float(np.mean(means)), float(low), float(high), len(values))
 
 
+def hierarchical_interval(
+    values: npt.ArrayLike,
+    strata: Sequence[Hashable] | None = None,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Return the interval of a mean over training seeds and prompts, where every seed was scored on every prompt.
+
+    Seeds and prompts are both samples, of all runs and of all prompts that there could be. A draw takes S seeds and,
+    for all of them together, P prompts, each with replacement (Owen 2007, "The pigeonhole bootstrap"; slightly
+    conservative). Drawing few seeds from themselves shows too little of their spread: the seeds' part of each draw is
+    widened by ``sqrt(S / (S - 1)) * t / z``, with the quantiles of Student's t (S - 1 degrees) and of the normal, so
+    that differences between seeds alone give Student's interval, and differences between prompts alone the bootstrap's.
+
+    For two arms pass their difference, ``second - first``: the paired interval.
+
+    Args:
+        values: One number a seed and prompt, shape (S, P); with one seed the interval is over prompts alone.
+        strata: The group of each prompt: prompts are drawn within groups, and the mean is the unweighted mean of the
+            groups' means. None = one group.
+        confidence: Coverage, in (0, 1).
+        resamples: Number of draws.
+        seed: Seed of the draws.
+
+    Returns:
+        The mean and its limits; the same inputs give the same interval.
+
+    Raises:
+        ValueError: If the values are no full table of finite numbers, or strata are not as many as prompts.
+    """
+    table = np.asarray(values, dtype=np.float64)  # (S, P)
+    groups = [None] * table.shape[-1] if strata is None else list(strata)
+    if table.ndim != 2 or not table.size or not np.isfinite(table).all() or len(groups) != table.shape[1]:
+        message = f"expected finite values of shape (seeds, prompts) and a stratum a prompt, got {table.shape} values, "
+        raise ValueError(message + f"{int(np.isfinite(table).sum())} of them finite, and {len(groups)} strata")
+    rng = np.random.default_rng(seed)
+    num_seeds = len(table)
+    seeds = rng.integers(num_seeds, size=(resamples, num_seeds))  # (R, S)
+    weights = np.stack([np.bincount(row, minlength=num_seeds) for row in seeds]) / num_seeds  # (R, S)
+    by_group = [[place for place, name in enumerate(groups) if name == group] for group in dict.fromkeys(groups)]
+    by_seed = np.mean([table[:, places].mean(axis=1) for places in by_group], axis=0)  # (S,)
+    draws = np.zeros(resamples)
+    for places in by_group:
+        picked = rng.integers(len(places), size=(resamples, len(places)))  # (R, P of the group)
+        draws += np.take_along_axis(weights @ table[:, places], picked, axis=1).mean(axis=1) / len(by_group)
+    if num_seeds > 1:
+        quantile = (1 + _checked(confidence)) / 2
+        widening = math.sqrt(num_seeds / (num_seeds - 1)) * student_t_quantile(quantile, num_seeds - 1)
+        draws += (widening / NormalDist().inv_cdf(quantile) - 1) * (weights @ by_seed - by_seed.mean())
+    tail = (1 - _checked(confidence)) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return Interval(float(by_seed.mean()), float(low), float(high), table.size)
+
+
+def student_t_quantile(probability: float, degrees: int) -> float:
+    """Return a quantile of Student's t with a whole number of degrees of freedom.
+
+    The distribution function has a closed form (Abramowitz and Stegun, 26.7.3 and 26.7.4); it is inverted by bisection.
+
+    Args:
+        probability: In (0.5, 1).
+        degrees: At least 1.
+
+    Raises:
+        ValueError: If one is out of range.
+    """
+    if not 0.5 < probability < 1 or degrees < 1:
+        message = f"expected a probability in (0.5, 1) and 1 or more degrees, got {probability} and {degrees}"
+        raise ValueError(message)
+    low, high = 0.0, 1.0
+    while _student_t_coverage(high, degrees) < 2 * probability - 1:
+        low, high = high, 2 * high
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _student_t_coverage(middle, degrees) < 2 * probability - 1 else (low, middle)
+    return (low + high) / 2
+
+
 def grouped_intervals(
     correct: Sequence[bool], groups: Sequence[Hashable], clusters: Sequence[Hashable] | None = None
 ) -> dict[Hashable, Interval]:
@@ -195,6 +280,20 @@ def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> 
         return f"| {' | '.join(padded)} |\n"
 
     return "".join(line(row) for row in [headers, rule, *cells])
+
+
+def _student_t_coverage(t: float, degrees: int) -> float:
+    """Return the probability of (-t, t)."""
+    theta = math.atan2(t, math.sqrt(degrees))
+    cosine, total, term = math.cos(theta), 0.0, 1.0
+    # even: sin (1 + 1/2 cos^2 + 1 3 / (2 4) cos^4 + ...); odd: sin cos (1 + 2/3 cos^2 + 2 4 / (3 5) cos^4 + ...)
+    first = 1 + degrees % 2
+    for power in range(first, degrees, 2):
+        total += term
+        term *= power / (power + 1) * cosine**2
+    if degrees % 2 == 0:
+        return math.sin(theta) * total
+    return 2 / math.pi * (theta + math.sin(theta) * cosine * total)
 
 
 def _cell(value: object) -> str:
