@@ -7,12 +7,15 @@ import re
 import sys
 import warnings
 from pathlib import Path
+from typing import Literal
 
 from unipic2_data import commands
 from unipic2_data.adapters.fields import Fields
 from unipic2_data.adapters.record import Format
 
-__all__ = ["import_", "main", "presets", "shapes"]
+__all__ = ["import_", "main", "presets", "shapes", "shapesbench"]
+
+World = Literal["quick", "full"]
 
 
 def shapes(
@@ -20,43 +23,70 @@ def shapes(
     size: int = 32,
     t2i: int = 60_000,
     edit: int = 60_000,
+    qa: int = 0,
     validation: int = 512,
     test: int = 1000,
     heldout: int = 500,
     seed: int = 0,
     workers: int = 0,
+    world: World = "quick",
 ) -> None:
-    """Write a data set of the shapes world: text-to-image and edit samples with ground truth.
+    """Write a data set of the shapes world: text-to-image, edit and question samples with ground truth.
 
     Args:
         out: Folder to make.
-        size: Width and height of the pictures in pixels.
+        size: Width and height of the pictures in pixels; the full world needs 64 or more.
         t2i: Text-to-image samples for training.
         edit: Edit samples for training.
+        qa: Questions with four options for training; the full world has them.
         validation: Validation samples of each kind.
         test: Test samples of each kind: unseen scenes, unseen prompts.
-        heldout: Samples of each kind with held-out colour x shape pairs or phrasings.
+        heldout: Samples of each kind that show what training never does: pairs of colour and shape, phrasings; in the
+            full world also numbers, relations, edits of an attribute, and five objects or more.
         seed: The same seed writes the same bytes.
         workers: Processes; 0 = one per core.
+        world: quick (1-3 objects, 4 shapes, 6 colours, five edits) or full (1-6 objects, 8 shapes, 10 colours, nine
+            edits, questions).
     """
     from tqdm import tqdm
 
     from unipic2_data.errors import DataError
+    from unipic2_data.shapes.full.render import MIN_SIZE
+    from unipic2_data.shapes.full.world import write_full_world
     from unipic2_data.shapes.world import ShapesConfig, write_shapes
 
-    if size < 16 or size % 2 or min(t2i, edit, validation, test, heldout, seed, workers) < 0:
-        msg = "--size must be an even number >= 16, and all other numbers >= 0."
+    smallest, write = (MIN_SIZE, write_full_world) if world == "full" else (16, write_shapes)
+    if size < smallest or size % 2 or min(t2i, edit, qa, validation, test, heldout, seed, workers) < 0:
+        msg = f"--size must be an even number >= {smallest} in the {world} world, and all other numbers >= 0."
+        raise DataError(msg)
+    if qa and world == "quick":
+        msg = "--qa: the quick world has no questions; choose --world full."
         raise DataError(msg)
     splits = {"validation": validation, "test": test, "heldout": heldout}
-    samples = {"train": {"t2i": t2i, "edit": edit}}
+    samples = {"train": {"t2i": t2i, "edit": edit} | ({"qa": qa} if world == "full" else {})}
     for split, count in splits.items():
         samples[split] = {kind: count for kind, wanted in samples["train"].items() if wanted}
     with tqdm(total=sum(sum(kinds.values()) for kinds in samples.values()), unit=" samples", disable=None) as bar:
         config = ShapesConfig(size, seed, samples)
-        manifest = write_shapes(out, config, workers or os.cpu_count() or 1, bar.update)
+        manifest = write(out, config, workers or os.cpu_count() or 1, bar.update)
     for split, counts in manifest.counts.items():
         print(f"{split}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
     print(f"wrote {manifest.root / 'manifest.json'}")
+
+
+def shapesbench(data: Path, out: Path, splits: str = "test,heldout") -> str:
+    """Lay out samples of a shapes world as a suite of ShapesBench, for `unipic2-evals score --bench shapes`.
+
+    Args:
+        data: A data set that `unipic2-data shapes` wrote.
+        out: Folder to make.
+        splits: Splits to take, with commas between them.
+    """
+    from unipic2_data.manifest import Manifest
+    from unipic2_data.shapes.suite import write_suite
+
+    counts = write_suite(Manifest.load(data), out, [split.strip() for split in splits.split(",")])
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items()) + f"\nwrote {out / 'suite.jsonl'}"
 
 
 def import_(
@@ -145,6 +175,7 @@ def main() -> None:
         report = auto_cli(
             {
                 "shapes": shapes,
+                "shapesbench": shapesbench,
                 "import": import_,
                 "presets": presets,
                 "index": commands.index,

@@ -35,7 +35,7 @@ class Look:
         radii: Smallest and largest true radius.
         soft_radii: The same as soft alpha may show it (detector B).
         hard_areas: Smallest and largest area as hard masks may show it (detector A).
-        deviation: Squared Mahalanobis distance from a shape's moments, at most; half an object has far more (detector A).
+        deviation: Squared Mahalanobis distance from a shape's moments, at most; half an object has more (detector A).
         patch: Side of a patch that holds any object and its blur.
         keep: Score that detector B reports, at least.
         sure: Score below which an object of detector B is doubtful and so unexplained.
@@ -103,7 +103,7 @@ FULL = Look(
     area=full_render.AREA,
     centroid=full_render.CENTROID,
     coverage=full_render.coverage,
-    radii=(5.0, 9.0),
+    radii=(full_scene.MIN_RADIUS, full_scene.MAX_RADIUS),
     soft_radii=(4.3, 10.2),
     hard_areas=(22.0, 290.0),
     deviation=45.0,

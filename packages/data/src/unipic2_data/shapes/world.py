@@ -5,26 +5,26 @@ Each sample is a function of (seed, key) alone, so shards can be written by any 
 
 from __future__ import annotations
 
-import signal
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 from unipic2_data.errors import DataError
 from unipic2_data.images import encode_png
-from unipic2_data.manifest import Manifest, Shard, ShardWriter, new_folder, package_versions
+from unipic2_data.manifest import Manifest, Shard, ShardWriter
 from unipic2_data.randomness import keyed_rng
 from unipic2_data.sample import Image, Sample
 from unipic2_data.shapes.edits import EDITS, Edit, draw_edit, random_scene_for
 from unipic2_data.shapes.prompts import PROMPTS, TAGS, Prompt, scene_caption, scene_for
 from unipic2_data.shapes.render import render_batch
 from unipic2_data.shapes.scene import Draws, Scene
+from unipic2_data.shapes.writing import SHARD_SAMPLES, write_world
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
+
+    from unipic2_data.shapes.writing import Job
 
 __all__ = ["TRAIN_TAG_WEIGHTS", "ShapesConfig", "prompt_list", "random_caption", "random_scene", "write_shapes"]
 
@@ -41,7 +41,6 @@ _AXES = ("pair", "phrasing")
 _PAIR_TAGS = ("colors", "color_attr")  # the categories whose prompts name colours
 _IMAGES_PER_PROMPT = 16  # at most, in the fixed splits
 _DIFFERENT = {"test": 400}  # so many strings of the split come before any repetition
-_SHARD_SAMPLES = 4096
 _CHUNK = 256  # samples rendered together
 _CAPTION_ITEMS = 2  # objects that a "scene" caption names, at most
 
@@ -87,22 +86,7 @@ def write_shapes(
     Raises:
         DataError: If the folder is not empty or the sizes make no sense.
     """
-    jobs = [
-        (split, kind, start, min(start + _SHARD_SAMPLES, count))
-        for split, kinds in config.samples.items()
-        for kind, count in kinds.items()
-        for start in range(0, count, _SHARD_SAMPLES)
-    ]
-    if not jobs:
-        msg = "asked for no samples at all; give --t2i or --edit a number above 0."
-        raise DataError(msg)
-    with new_folder(out) as folder:
-        shards = []
-        for shard in _run(partial(_write_shard, folder, config), jobs, workers):
-            shards.append(shard)
-            if progress:
-                progress(shard.samples)
-        Manifest(folder, shards, _settings(config), package_versions("numpy")).save()
+    write_world(out, _settings(config), partial(_write_shard, config), workers, progress)
     return Manifest.load(out)
 
 
@@ -160,28 +144,10 @@ def _has_scene(prompt: Prompt, split: str) -> bool:
     return scene_for(prompt, split, Draws(keyed_rng(0, f"probe-{prompt.text}"))) is not None
 
 
-def _run(write: Callable[[tuple[str, str, int, int]], Shard], jobs: list, workers: int) -> Iterator[Shard]:
-    if workers <= 1 or len(jobs) == 1:
-        yield from map(write, jobs)
-        return
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"))
-    try:
-        # Ctrl-C reaches every process of the terminal. The workers, started here, inherit a mask and never see it: this
-        # process decides, and they finish their shard and stop. (A worker that dies of it can leave the pool waiting.)
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            shards = pool.map(write, jobs)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        yield from shards
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _write_shard(root: Path, config: ShapesConfig, job: tuple[str, str, int, int]) -> Shard:
+def _write_shard(config: ShapesConfig, root: Path, job: Job) -> Shard:
     split, kind, start, stop = job
     draw = _drawer(split, kind, config)
-    with ShardWriter(root, f"{split}/{kind}-{start // _SHARD_SAMPLES:05d}.tar", split, kind) as writer:
+    with ShardWriter(root, f"{split}/{kind}-{start // SHARD_SAMPLES:05d}.tar", split, kind) as writer:
         for chunk in range(start, stop, _CHUNK):
             drawn = [draw(index) for index in range(chunk, min(chunk + _CHUNK, stop))]
             pixels = iter(render_batch([scene for one in drawn for scene in one.scenes], config.size))

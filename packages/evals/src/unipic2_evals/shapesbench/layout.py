@@ -12,8 +12,8 @@
     qa/KEY/replies.json         what the model says to each of `questions`, a list of texts
     KIND/KEY/vae.png            optional: the target through the model's autoencoder (`write_reconstructions`)
 
-``unipic2-data shapesbench`` writes the suite; a sampler copies it (`copy_suite`) and adds the rest. Detections are asked
-of the pictures by content, so a copied suite costs a detector nothing twice.
+``unipic2-data shapesbench`` writes the suite; a sampler copies it (`copy_suite`) and adds the rest. Detections are
+asked of the pictures by content, so a copied suite costs a detector nothing twice.
 """
 
 import json

@@ -21,7 +21,7 @@ import numpy as np
 from unipic2_data.shapes.scene import split_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from unipic2_data.shapes.scene import Draws
 
@@ -33,6 +33,8 @@ __all__ = [
     "HELD_OUT_PAIRS",
     "MANY",
     "MAX_ITEMS",
+    "MAX_RADIUS",
+    "MIN_RADIUS",
     "RELATIONS",
     "SHAPES",
     "STYLES",
@@ -41,6 +43,7 @@ __all__ = [
     "Scene",
     "backgrounds_for",
     "contrasts",
+    "neighbour",
     "random_item",
     "related_cells",
     "resized",
@@ -82,6 +85,8 @@ HELD_OUT_PAIRS = frozenset(
     (color, shape) for c, color in enumerate(COLORS) for s, shape in enumerate(SHAPES) if (c + s) % len(SHAPES) == 0
 )
 HELD_OUT_COUNTS = frozenset((shape, n) for s, shape in enumerate(SHAPES) for n in (2, 3, 4) if (s + n) % 4 == 0)
+
+MIN_RADIUS, MAX_RADIUS = 5.0, 9.0  # of objects that were made smaller or bigger; all others are in between
 
 _CONTRAST = 90.0  # RGB distance between object and background, at least
 _CELL = 21  # units; the grid leaves half a unit on each side of the picture
@@ -208,11 +213,11 @@ def random_item(draws: Draws, shape: str, color: str, cell: int, radii: tuple[fl
 
 
 def resized(item: Item, factor: float) -> Item | None:
-    """Return the object with another radius at the same place; None if it does not fit into its cell."""
+    """Return the object with another radius at the same place; None if it is too small or does not fit its cell."""
     r = round(item.r * factor * _STEPS) / _STEPS
     x, y = _center(item.cell)
     fits = max(abs(item.x - x), abs(item.y - y)) + r <= _CELL / 2 - _EDGE
-    return replace(item, r=r) if fits else None
+    return replace(item, r=r) if fits and MIN_RADIUS <= r <= MAX_RADIUS else None
 
 
 def related_cells(relation: str, cell: int, other: int) -> bool:
@@ -226,11 +231,6 @@ def neighbour(cell: int, relation: str) -> int | None:
     """Return the cell next to another in the direction of a relation; None beyond the edge."""
     x, y = cell % 3 + _STEP[relation][0], cell // 3 + _STEP[relation][1]
     return 3 * y + x if 0 <= x < 3 and 0 <= y < 3 else None
-
-
-def shape_counts(items: Sequence[Item]) -> Counter[str]:
-    """Return how often each shape is there."""
-    return Counter(item.shape for item in items)
 
 
 def _center(cell: int) -> tuple[float, float]:
