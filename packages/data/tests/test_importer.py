@@ -63,9 +63,9 @@ def test_photographs_become_batches(album, tmp_path, photos):
     assert cat.texts == ["a photo of the cat", "the cat, again"]
     assert cat.meta["source"] == "import:album"
     assert cat.meta["licence"] == "CC0-1.0"
-    assert (cat.meta["height"], cat.meta["width"]) == cat.target.shape[:2]
+    assert (cat.meta["height"], cat.meta["width"]) == cat.target.size
     with Image.open(photos["cat"]) as image:
-        assert np.array_equal(cat.target, np.asarray(image))
+        assert np.array_equal(cat.target.pixels, np.asarray(image))
     for batch in islice(TrainLoader(report.manifest, (48, 64), 2, 0), 6):
         assert batch.pixels.shape == (2, 3, 48, 64)
         assert all(batch.prompts)
@@ -146,7 +146,7 @@ def test_edits_of_one_target_stay_in_one_split(tmp_path):
     assert manifest.counts == {"train": {"edit": 21}, "validation": {"edit": 9}}
     reds = {"train": set(), "validation": set()}
     for split, sample in all_samples(manifest):
-        reds[split].add(int(sample.target[0, 0, 0]))
+        reds[split].add(int(sample.target.pixels[0, 0, 0]))
     assert not reds["train"] & reds["validation"]
     keys = [sample.key for _, sample in all_samples(manifest)]
     assert len(set(keys)) == 30

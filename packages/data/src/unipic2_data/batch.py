@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from unipic2_data.quarantine import Fault
+    from unipic2_data.streams import StreamProgress
+
 __all__ = ["Batch"]
 
 
@@ -25,14 +28,16 @@ class Batch:
         visits: How often each sample was seen before (its epoch), int64 (B,).
         prompts: The text of each sample, B.
         size: (H, W) of the targets in pixels.
-        weight: Weight of each row in the loss, float32 (B,); 0 for a row that only keeps its place.
+        weight: Weight of each row in the loss, float32 (B,); 0 for a quarantined row.
         meta: JSON object of each sample, B; see `unipic2_data.sample`.
         pixels: Targets in [-1, 1], float32 (B, 3, H, W), or None.
-        references: References in [-1, 1], float32 (B, 3, H', W'), or None.
+        references: References in [-1, 1], float32 (B, 3, H, W), or None.
+        latents: Mean and log-variance of the targets' posterior, encoded earlier, (B, 2, C, h, w), or None.
+        reference_latents: The same of the references.
         prompt_embeds: Text embeddings made earlier (B, L, D), or None.
         pooled: Pooled text embeddings made earlier (B, D), or None.
-        latents: Mean and log-variance of the targets' latents made earlier, unscaled (B, 2, C, h, w), or None.
-        reference_latents: The same of the references, or None.
+        faults: Row -> what is wrong with its sample; such a row has weight 0, zeros and an empty prompt.
+        progress: How far the streams were read for this batch, or None if there are none.
         encoders: Hash of the encoder that made "latents" and "text", as far as the batch has them.
     """
 
@@ -45,10 +50,12 @@ class Batch:
     meta: list[dict[str, Any]]
     pixels: Tensor | None = None
     references: Tensor | None = None
-    prompt_embeds: Tensor | None = None
-    pooled: Tensor | None = None
     latents: Tensor | None = None
     reference_latents: Tensor | None = None
+    prompt_embeds: Tensor | None = None
+    pooled: Tensor | None = None
+    faults: dict[int, Fault] = field(default_factory=dict)
+    progress: StreamProgress | None = None
     encoders: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import operator
 import re
+from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,13 +23,14 @@ from unipic2_data.sample import rebuild
 from unipic2_data.scan import key_hash, scan_documents
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from unipic2_data.jobs import Progress
     from unipic2_data.parts import WriteReport
     from unipic2_data.sample import Sample
     from unipic2_data.scan import Scanned
+    from unipic2_data.table import SampleTable
 
 __all__ = ["Filter", "ScoreRule", "filter_data"]
 
@@ -91,6 +93,38 @@ class Filter:
             if not any(fnmatch.fnmatchcase(licence, allowed) for allowed in self.licences):
                 return f"licence {licence}"
         return self._size_reason(sample) if self.min_side or self.max_aspect else None
+
+    def keep(self, table: SampleTable) -> tuple[np.ndarray, Counter[str]]:
+        """Return which samples of a table stay, bool (N,), and how many are left out for each reason of `reason`.
+
+        Samples whose size the table does not know stay, as no rule can be applied to them.
+        """
+        kept, reasons = np.ones(len(table), bool), Counter[str]()
+        for reason, good in self._rules(table):
+            lost = int((kept & ~good).sum())
+            reasons.update({reason: lost} if lost else {})
+            kept &= good
+        return kept, reasons
+
+    def _rules(self, table: SampleTable) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield reasons to leave samples out, and which samples stay."""
+        for rule in self.scores:
+            values = table.scores.get(rule.name, np.full(len(table), np.nan, np.float32))
+            yield f"no score {rule.name}", ~np.isnan(values)
+            yield (
+                f"score {rule.name} is not {rule.comparison} {rule.value:g}",
+                _OPERATORS[rule.comparison](values, rule.value),
+            )
+        if self.licences:
+            yield "no licence", table.licence >= 0
+            for code, licence in enumerate(table.licences):
+                if not any(fnmatch.fnmatchcase(licence, allowed) for allowed in self.licences):
+                    yield f"licence {licence}", table.licence != code
+        shorter, longer = table.sizes.min(1), table.sizes.max(1)
+        if self.min_side:
+            yield f"shorter side is below {self.min_side} pixels", (shorter >= self.min_side) | (shorter == 0)
+        if self.max_aspect:
+            yield f"aspect ratio is above {self.max_aspect:g}", longer <= self.max_aspect * shorter.astype(np.float64)
 
     def _size_reason(self, sample: Sample) -> str | None:
         try:

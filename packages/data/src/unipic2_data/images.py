@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,16 +15,38 @@ from unipic2_data.errors import DataError
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
-__all__ = ["decode_rgb", "decode_small", "encode_png", "picture_size", "plain_picture"]
+__all__ = ["Raster", "decode_picture", "decode_rgb", "decode_small", "encode_png", "picture_size", "plain_picture"]
 
 _PLAIN = {"JPEG": "jpg", "PNG": "png"}
 _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, zlib.error, struct.error)  # what Pillow raises
 _ORIENTATION = 0x0112  # EXIF tag
 _TURNED = range(5, 9)  # orientations with sides exchanged
+_JPEG = b"\xff\xd8"
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEAD = struct.Struct(">8sI4sIIBBBBBI")  # signature, the IHDR chunk
 _PLAIN_LIMIT = 1 << 26  # bytes of pixels; above, Pillow decides
 _RGB8 = (8, 2, 0, 0, 0)  # bits, colour type RGB, deflate, standard filters, not interlaced
+
+
+@dataclass(frozen=True, slots=True)
+class Raster:
+    """A decoded picture, perhaps smaller than its file by a whole factor.
+
+    Attributes:
+        pixels: uint8 (h, w, 3).
+        size: Height and width of the file's picture, as it is viewed.
+        reduction: Pixels of the file for each of `pixels`, along an edge: 1, 2, 4 or 8. An edge that it does not
+            divide is rounded up, so that the last row or column of `pixels` stands for less.
+    """
+
+    pixels: np.ndarray
+    size: tuple[int, int]
+    reduction: int = 1
+
+    @staticmethod
+    def of(pixels: np.ndarray) -> Raster:
+        """Return pixels as a picture of their own size."""
+        return Raster(pixels, (pixels.shape[0], pixels.shape[1]))
 
 
 def encode_png(pixels: np.ndarray, level: int = 1) -> bytes:
@@ -76,6 +99,33 @@ def decode_rgb(data: bytes) -> np.ndarray:
     except (*_UNREADABLE, Image.DecompressionBombError) as error:
         msg = f"unreadable image ({len(data)} bytes): {error}"
         raise DataError(msg) from error
+
+
+def decode_picture(data: bytes, size: tuple[int, int] | None = None) -> Raster:
+    """Decode an image file as `decode_rgb` does, a JPEG no larger than needed.
+
+    Args:
+        data: Bytes of a file of any format that Pillow reads.
+        size: (H, W) that the pixels must cover, if the picture does; None = decode it whole.
+
+    Raises:
+        DataError: If the bytes are no image, or a damaged or oversized one.
+    """
+    if size is None or not data.startswith(_JPEG):
+        return Raster.of(decode_rgb(data))
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
+            width, height = image.size
+            image.draft("RGB", size if turned else size[::-1])
+            reduction = next(k for k in (1, 2, 4, 8) if (-(-width // k), -(-height // k)) == image.size)
+            pixels = _to_rgb(image)
+    except (*_UNREADABLE, Image.DecompressionBombError) as error:
+        msg = f"unreadable image ({len(data)} bytes): {error}"
+        raise DataError(msg) from error
+    return Raster(pixels, (width, height) if turned else (height, width), reduction)
 
 
 def decode_small(data: bytes, side: int) -> np.ndarray:

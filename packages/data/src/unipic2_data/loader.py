@@ -1,196 +1,71 @@
-"""Random access to samples, and the loaders that training and validation read.
+"""The loaders that training and validation read.
 
-The training loader is a pure function of (manifest, split, plan, optimiser step): its whole state is the number of
-optimiser steps done. Batches are assembled as uint8 and turned into floats in [-1, 1] once.
+The training loader is a pure function of (sources, plan, optimiser step): its whole state is the number of optimiser
+steps done, and, for tars without a manifest, which shards are left. Bad samples are counted where batches are consumed.
 """
 
 from __future__ import annotations
 
-import os
-from bisect import bisect_right
-from collections import OrderedDict
-from dataclasses import dataclass
+import logging
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from unipic2_data.batch import Batch
+from unipic2_data.assemble import assemble, make_batch
 from unipic2_data.errors import DataError
-from unipic2_data.images import decode_rgb
+from unipic2_data.manifest import Manifest
+from unipic2_data.patience import Patience
 from unipic2_data.plan import Plan, rank_rows
-from unipic2_data.randomness import keyed_rng
-from unipic2_data.sample import Sample, sample_from_tar, texts_of
+from unipic2_data.pool import Pool
+from unipic2_data.quarantine import BadSample, Quarantine
+from unipic2_data.sources import StreamSource
+from unipic2_data.store import Decoded, SampleStore
+from unipic2_data.streams import StreamProgress, StreamReader, StreamState
 from unipic2_data.transform import Transform
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
-    from unipic2_data.manifest import Manifest, Shard
+    from unipic2_data.assemble import Encoded
+    from unipic2_data.batch import Batch
+    from unipic2_data.quarantine import Fault
+    from unipic2_data.sample import Sample
 
 __all__ = ["Decoded", "SampleStore", "TrainLoader", "eval_batches", "make_batch"]
 
-_OPEN_SHARDS = 128
 _ENDLESS = 10**9  # Lightning loses a batch on resume if a loader has no length
-
-
-@dataclass(slots=True)
-class Decoded:
-    """A sample with its pictures as uint8 (h, w, 3)."""
-
-    key: str
-    kind: str
-    texts: list[str]
-    meta: dict[str, Any]
-    target: np.ndarray | None
-    references: list[np.ndarray]
-
-
-class SampleStore:
-    """The samples of one split by kind and number, each one read away.
-
-    Args:
-        manifest: The data set.
-        split: Its split.
-        kinds: Kinds to read; None = all that the split has.
-
-    Raises:
-        DataError: If the split or a kind is empty, or an index does not fit its shard.
-    """
-
-    def __init__(self, manifest: Manifest, split: str, kinds: Sequence[str] | None = None) -> None:
-        self.manifest, self.split = manifest, split
-        self.counts: dict[str, int] = {}
-        self._shards: dict[str, list[Shard]] = {}
-        self._starts: dict[str, list[int]] = {}
-        self._offsets: dict[str, np.ndarray] = {}
-        for kind in kinds or manifest.kinds(split):
-            shards = manifest.shards_of(split, kind)
-            offsets = [manifest.offsets(shard) for shard in shards]
-            for shard, table in zip(shards, offsets, strict=True):
-                if table.shape != (shard.samples, 2):
-                    msg = f"index {shard.index} has shape {table.shape}, expected ({shard.samples}, 2). Make it again."
-                    raise DataError(msg)
-            self._shards[kind] = shards
-            self._starts[kind] = np.cumsum([0, *(shard.samples for shard in shards)]).tolist()
-            self._offsets[kind] = np.concatenate(offsets)
-            self.counts[kind] = len(self._offsets[kind])
-        self._files: OrderedDict[str, int] = OrderedDict()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_files": OrderedDict()}  # file handles stay in their process
-
-    def __del__(self) -> None:
-        for file in getattr(self, "_files", {}).values():
-            os.close(file)
-
-    def read(self, kind: str, index: int) -> Sample:
-        """Return sample number `index` of a kind, pictures still encoded."""
-        number = bisect_right(self._starts[kind], index) - 1
-        shard = self._shards[kind][number]
-        start, length = self._offsets[kind][index].tolist()
-        data = os.pread(self._file(shard), length, start)
-        return sample_from_tar(data, f"{shard.path}, sample {index - self._starts[kind][number]}")
-
-    def sample(self, kind: str, index: int) -> Decoded:
-        """Return sample number `index` of a kind with its pictures decoded.
-
-        Raises:
-            DataError: If the sample is damaged, lacks what its kind needs, or has no text.
-        """
-        sample = self.read(kind, index)
-        where = f"sample {sample.key} of {self.manifest.root}"
-        texts = texts_of(sample.kind, sample.meta, where)
-        needs_target, needs_reference = sample.kind in {"t2i", "edit"}, sample.kind == "edit"
-        if (sample.target is None and needs_target) or (len(sample.references) != 1 and needs_reference):
-            msg = (
-                f"{where}: a {sample.kind} sample needs a target{' and one reference' if needs_reference else ''}, "
-                f"found {'a' if sample.target else 'no'} target and {len(sample.references)} references."
-            )
-            raise DataError(msg)
-        try:
-            target = decode_rgb(sample.target.data) if sample.target else None
-            references = [decode_rgb(image.data) for image in sample.references]
-        except DataError as error:
-            msg = f"{where}: {error}"
-            raise DataError(msg) from error
-        return Decoded(sample.key, sample.kind, texts, sample.meta, target, references)
-
-    def _file(self, shard: Shard) -> int:
-        if shard.path in self._files:
-            self._files.move_to_end(shard.path)
-            return self._files[shard.path]
-        if len(self._files) >= _OPEN_SHARDS:
-            os.close(self._files.popitem(last=False)[1])
-        try:
-            file = os.open(self.manifest.root / shard.path, os.O_RDONLY)
-        except OSError as error:
-            msg = f"cannot read shard {self.manifest.root / shard.path}: {error.strerror}. Copy or make it again."
-            raise DataError(msg) from error
-        self._files[shard.path] = file
-        return file
-
-
-def make_batch(
-    samples: Sequence[Decoded], visits: Iterable[int], transform: Transform, seed: int | None = None
-) -> Batch:
-    """Assemble samples of one kind into a batch.
-
-    Args:
-        samples: B samples.
-        visits: Visit of each sample.
-        transform: Brings the pictures to one size.
-        seed: Seed of the choice among several captions, keyed by sample and visit; None = always the first.
-    """
-    visits = [int(visit) for visit in visits]
-    targets, references = [], []
-    for sample in samples:
-        if sample.target is None:
-            continue
-        try:
-            target, changed, scale = transform(sample.target, sample.references)
-        except DataError as error:
-            msg = f"sample {sample.key}: {error}"
-            raise DataError(msg) from error
-        if scale > 1:
-            sample.meta["upscale"] = scale
-        targets.append(target)
-        references.extend(changed)
-    return Batch(
-        kind=samples[0].kind,
-        keys=[sample.key for sample in samples],
-        visits=torch.tensor(visits, dtype=torch.int64),
-        prompts=[_choose(sample, visit, seed) for sample, visit in zip(samples, visits, strict=True)],
-        size=transform.size,
-        weight=torch.ones(len(samples)),
-        meta=[sample.meta for sample in samples],
-        pixels=_to_pixels(targets) if targets else None,
-        references=_to_pixels(references) if references else None,
-    )
+_log = logging.getLogger(__name__)
 
 
 class TrainLoader:
     """Endless micro-batches of one rank, from an optimiser step on.
 
     Args:
-        manifest: The data set.
-        size: (H, W) of the batches in pixels, or one number for both.
+        data: The samples, or a data set of which all samples of the split are meant.
+        size: (H, W) of the batches in pixels, or one number for both; not used where the samples have buckets.
         batch_size: Samples of one micro-batch of one rank.
         seed: Seed of order and caption choice.
-        split: Split to train on.
+        split: Split to train on, of a data set.
         tasks: Ratio of kinds, see `Plan`.
         accumulate: Micro-batches of one optimiser step.
         rank: This process.
         world_size: Number of processes.
-        num_workers: Worker processes; the batches do not depend on it.
+        num_workers: Worker processes; the batches do not depend on it, except those of streams.
         start_step: Optimiser steps done before; `for` starts there. May be set again before iterating.
+        streams: What is left of each stream, by number of the source; see `stream_state`.
+        upscale: Whether pictures smaller than the batch are enlarged; else they are bad samples.
+        bad_rate: Share of bad samples beyond which the loader stops with a summary; 0 = at the first.
+        quarantine: File that names bad samples.
+        encoded: Pictures and texts that were encoded earlier, to be used instead.
+        flip: Share of samples whose pictures are mirrored; only for data in which left and right do not matter.
+        patience: How patiently servers and commands are tried.
     """
 
     def __init__(
         self,
-        manifest: Manifest,
+        data: Pool | Manifest,
         size: int | tuple[int, int],
         batch_size: int,
         seed: int,
@@ -202,6 +77,13 @@ class TrainLoader:
         world_size: int = 1,
         num_workers: int = 0,
         start_step: int = 0,
+        streams: Mapping[int, StreamState] | None = None,
+        upscale: bool = True,
+        bad_rate: float = 0.0,
+        quarantine: Path | None = None,
+        encoded: Encoded | None = None,
+        flip: float = 0.0,
+        patience: Patience | None = None,
     ) -> None:
         if not 0 <= rank < world_size or min(batch_size, accumulate) < 1 or min(num_workers, start_step) < 0:
             msg = (
@@ -209,19 +91,57 @@ class TrainLoader:
                 f"{num_workers} workers, start step {start_step}."
             )
             raise DataError(msg)
-        counts = manifest.kinds(split)
-        self.plan = Plan(counts, seed, batch_size * accumulate * world_size, tasks)
-        self.store = SampleStore(manifest, split, list(self.plan.tasks))
+        self.pool = Pool.whole(data, split) if isinstance(data, Manifest) else data
+        self.plan = Plan(self.pool.cells, seed, batch_size * accumulate * world_size, tasks)
         self.start_step, self.accumulate, self.num_workers = start_step, accumulate, num_workers
-        transform = Transform(_as_size(size))
-        self._batches = _MicroBatches(
-            self.store, self.plan, transform, seed, (batch_size, accumulate, rank, world_size)
-        )
+        self.quarantine = Quarantine(bad_rate, quarantine)
+        self._streams = {
+            number: (streams or {}).get(number, StreamState())
+            for number, source in enumerate(self.pool.sources)
+            if isinstance(source, StreamSource)
+        }
+        self._progress: dict[int, StreamProgress] = {}
+        layout = (batch_size, accumulate, rank, world_size)
+        samples = _Samples(self.pool, self._streams, seed, layout, patience or Patience())
+        self._batches = _MicroBatches(samples, self.plan, (_as_size(size), upscale), seed, layout, encoded, flip)
+        for number in self._streams:
+            _log.warning(
+                "%s has no manifest: it is streamed, and a resumed run reads the shards again that it was in. With "
+                "`unipic2-data index` it would go on at the exact sample.",
+                self.pool.sources[number].name,
+            )
 
     def __len__(self) -> int:
         return _ENDLESS
 
     def __iter__(self) -> Iterator[Batch]:
+        for batch in self._all():
+            self.quarantine.check(batch)
+            if batch.progress is not None:
+                self._progress[batch.progress.reader] = batch.progress
+            yield batch
+
+    @property
+    def finished_shards(self) -> dict[int, list[int]]:
+        """Number of each stream -> the shards that each reader of this rank has finished, of batches consumed."""
+        readers = range(max(1, self.num_workers))
+        return {
+            source: [self._progress[reader].finished[source] if reader in self._progress else 0 for reader in readers]
+            for source in self._streams
+        }
+
+    def stream_states(self, finished: Sequence[Mapping[int, Sequence[int]]]) -> dict[int, StreamState]:
+        """Return what is left of each stream.
+
+        Args:
+            finished: `finished_shards` of every rank.
+        """
+        return {
+            source: state.after([shards for rank in finished for shards in rank[source]])
+            for source, state in self._streams.items()
+        }
+
+    def _all(self) -> Iterator[Batch]:
         first = self.start_step * self.accumulate
         if self.num_workers == 0:
             return map(self._batches.__getitem__, count(first))
@@ -248,30 +168,105 @@ def eval_batches(
         size: (H, W) in pixels, or one number for both.
         batch_size: Samples per batch.
         limit: Number of samples; None = all.
+
+    Raises:
+        DataError: If a sample is bad: scores of different samples cannot be compared.
     """
     store = SampleStore(manifest, split, [kind])
     transform = Transform(_as_size(size))
     stop = store.counts[kind] if limit is None else min(limit, store.counts[kind])
     for start in range(0, stop, batch_size):
-        samples = [store.sample(kind, index) for index in range(start, min(start + batch_size, stop))]
+        numbers = range(start, min(start + batch_size, stop))
+        samples = [store.sample(kind, index, transform.size) for index in numbers]
         yield make_batch(samples, [0] * len(samples), transform)
 
 
-class _MicroBatches(Dataset[Batch]):
+class _Samples:
+    """The samples of a pool by cell and number, and its streams."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        states: dict[int, StreamState],
+        seed: int,
+        layout: tuple[int, int, int, int],
+        patience: Patience,
+    ) -> None:
+        self._pool, self._states, self._seed, self._patience = pool, states, seed, patience
+        *_, self._rank, self._world = layout
+        self._stores = {
+            number: SampleStore.of(source, pool.split)
+            for number, source in enumerate(pool.sources)
+            if not isinstance(source, StreamSource)
+        }
+        self._readers: dict[int, StreamReader] = {}
+
+    def read(self, cell: int, index: int) -> tuple[Sample | Fault, str]:
+        """Return a sample, or what is wrong with it, and where it is."""
+        number, kind, members = self._pool.cells[cell].source, self._pool.cells[cell].kind, self._pool.members[cell]
+        name = self._pool.sources[number].name
+        if number in self._states:
+            return self._reader(number).next(), f"{name}, {index}"
+        index = index if members is None else int(members[index])
+        try:
+            return self._stores[number].read(kind, index), name
+        except BadSample as error:
+            return error.fault, f"{name}/{self._stores[number].where(kind, index)}"
+
+    def progress(self) -> StreamProgress | None:
+        """Return how far this process has read the streams."""
+        if not self._states:
+            return None
+        worker = get_worker_info()
+        finished = {number: self._readers[number].finished if number in self._readers else 0 for number in self._states}
+        return StreamProgress(worker.id if worker else 0, finished)
+
+    def _reader(self, number: int) -> StreamReader:
+        if number not in self._readers:
+            worker = get_worker_info()
+            workers, own = (worker.num_workers, worker.id) if worker else (1, 0)
+            source = self._pool.sources[number]
+            assert isinstance(source, StreamSource)
+            self._readers[number] = StreamReader(
+                source,
+                self._seed,
+                self._states[number],
+                self._rank * workers + own,
+                self._world * workers,
+                self._patience,
+            )
+        return self._readers[number]
+
+
+class _MicroBatches(Dataset["Batch"]):
     """Micro-batch number n of a rank: of optimiser step n // accumulate."""
 
     def __init__(
-        self, store: SampleStore, plan: Plan, transform: Transform, seed: int, layout: tuple[int, int, int, int]
+        self,
+        samples: _Samples,
+        plan: Plan,
+        shape: tuple[tuple[int, int], bool],
+        seed: int,
+        layout: tuple[int, int, int, int],
+        encoded: Encoded | None,
+        flip: float,
     ) -> None:
-        self._store, self._plan, self._transform, self._seed, self._layout = store, plan, transform, seed, layout
+        self._samples, self._plan, self._shape, self._seed = samples, plan, shape, seed
+        self._layout, self._encoded, self._flip = layout, encoded, flip
 
     def __getitem__(self, number: int) -> Batch:
         batch_size, accumulate, rank, world_size = self._layout
         number, micro = divmod(number, accumulate)
         step = self._plan.step(number)
         rows = rank_rows(batch_size, micro, rank, world_size)
-        samples = [self._store.sample(step.kind, index) for index in step.indices[rows].tolist()]
-        return make_batch(samples, step.visits[rows], self._transform, self._seed)
+        places = zip(step.cells[rows].tolist(), step.indices[rows].tolist(), strict=True)
+        samples = [self._samples.read(*place) for place in places]
+        size, upscale = self._shape
+        transform = Transform(step.size or size, upscale)
+        visits = step.visits[rows].tolist()
+        batch = assemble(step.kind, samples, visits, transform, self._seed, self._encoded, self._flip)
+        batch.progress = self._samples.progress()
+        return batch
 
 
 class _From(Sampler[int]):
@@ -284,18 +279,6 @@ class _From(Sampler[int]):
 
 def _identity(batch: Any) -> Any:
     return batch
-
-
-def _choose(sample: Decoded, visit: int, seed: int | None) -> str:
-    if seed is None or len(sample.texts) == 1:
-        return sample.texts[0]
-    return sample.texts[keyed_rng(seed, sample.key, visit, "caption").integers(len(sample.texts))]
-
-
-def _to_pixels(images: list[np.ndarray]) -> torch.Tensor:
-    """uint8 (H, W, 3) each -> float32 (B, 3, H, W) in [-1, 1]."""
-    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-    return pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(127.5).sub_(1)
 
 
 def _as_size(size: int | tuple[int, int]) -> tuple[int, int]:

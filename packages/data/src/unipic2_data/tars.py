@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Any, BinaryIO
 
-__all__ = ["TarMember", "find_tars", "open_pieces", "tar_members"]
+__all__ = ["EXTENDED", "TarMember", "find_tars", "open_pieces", "read_extended", "tar_members"]
 
 _BLOCK = 512
 _LONGEST_HEADER = 2**20  # of names in pax and GNU headers
 _PIECE = re.compile(r"(.+\.tar)\.(?:split\.|part)?([0-9]+|[a-z]{2,})")
 _PAX_RECORD = re.compile(rb"(\d{1,7}) ([^=]+)=")
 _NO_CONTENT = {tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE}
-_EXTENDED = {tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME}
+EXTENDED = {tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME}
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"(\xb5": "zstandard", b"PK": "zip"}
 
 
@@ -106,11 +106,11 @@ def tar_members(file: BinaryIO, where: str) -> Iterator[TarMember]:
             position = member.stop if info.isreg() else start
             first, name, size = None, None, None
             continue
-        if info.type in _EXTENDED:
+        if info.type in EXTENDED:
             if info.size > _LONGEST_HEADER:
                 msg = f"{where}: damaged tar header at byte {position} ({info.size} bytes of name)."
                 raise DataError(msg)
-            name, size = _extended(info.type, file.read(info.size), name, size)
+            name, size = read_extended(info.type, file.read(info.size), name, size)
         position = start + info.size + -info.size % _BLOCK
 
 
@@ -133,8 +133,15 @@ def _header(file: BinaryIO, position: int, length: int, where: str) -> tarfile.T
         raise DataError(msg) from error
 
 
-def _extended(kind: bytes, payload: bytes, name: str | None, size: int | None) -> tuple[str | None, int | None]:
-    """Return name and size that a header before a member gives it."""
+def read_extended(kind: bytes, payload: bytes, name: str | None, size: int | None) -> tuple[str | None, int | None]:
+    """Return name and size that an extended header gives the member after it.
+
+    Args:
+        kind: Type of the header, pax or GNU.
+        payload: Its content.
+        name: Name that an earlier header gave, or None.
+        size: Size that an earlier header gave, or None.
+    """
     if kind == tarfile.GNUTYPE_LONGNAME:
         return payload.rstrip(b"\0").decode("utf-8", "replace"), size
     position = 0
