@@ -5,14 +5,18 @@ from collections import Counter
 import pytest
 import torch
 
-from unipic2_data.cache.build import LatentBuild, PictureEncoder, Pictures, TextBuild, TextEncoder
+from unipic2_data.cache.build_latents import LatentBuild, PictureEncoder
+from unipic2_data.cache.build_text import TextBuild, TextEncoder
 from unipic2_data.cache.latents import keys_of
+from unipic2_data.cache.portion import Portion
 from unipic2_data.cache.read import Cache, CacheConfig
 from unipic2_data.errors import DataError
 from unipic2_data.images import encode_png
-from unipic2_data.loader import SampleStore, eval_batches
+from unipic2_data.loader import eval_batches
 from unipic2_data.manifest import Manifest, ShardWriter
+from unipic2_data.quarantine import BadSample
 from unipic2_data.sample import Image, Sample
+from unipic2_data.store import SampleStore
 from unipic2_data.transform import Transform
 
 SIZE = (32, 32)
@@ -56,16 +60,23 @@ def store(world):
     return SampleStore(world, "test")
 
 
-def pictures(store, count=None):
-    return [Pictures(kind, SIZE, range(count or number)) for kind, number in store.counts.items()]
+def portions(store, count=None):
+    return [Portion(store, kind, SIZE, range(count or number)) for kind, number in store.counts.items()]
 
 
 def build(folder, store, encoders, ranks=1, count=40, **options):
     builds = [
-        LatentBuild(folder / "latents", store, pictures(store, count), encoders.picture, "float32", **options),
-        TextBuild(folder / "text", store, list(store.counts), encoders.text, "float32"),
+        LatentBuild(folder / "latents", portions(store, count), encoders.picture, "float32", **options),
+        TextBuild(folder / "text", portions(store, count), encoders.text, "float32"),
     ]
     return [[one.run(rank, ranks) for rank in range(ranks)] for one in builds]
+
+
+def read(made, samples, flipped=None, size=SIZE):
+    """Return latents of targets and of references, stacked."""
+    turns = flipped or [False] * len(samples)
+    rows = [made.moments(one, size, flipped=turn) for one, turn in zip(samples, turns, strict=True)]
+    return [torch.stack(role) for role in zip(*rows, strict=True)]
 
 
 def cache(folder, transform=Transform.identity, **options):
@@ -75,18 +86,16 @@ def cache(folder, transform=Transform.identity, **options):
 @pytest.mark.parametrize("ranks", [1, 3])
 @pytest.mark.parametrize("kind", ["t2i", "edit"])
 def test_what_is_read_is_what_the_encoder_says(tmp_path, store, encoders, kind, ranks, monkeypatch):
-    monkeypatch.setattr("unipic2_data.cache.build.PART_SAMPLES", 16)
+    monkeypatch.setattr("unipic2_data.cache.build_latents.PART_SAMPLES", 16)
     build(tmp_path, store, encoders, ranks)
     assert encoders.pictures == 40 + 2 * 40, "each picture once"
     made = cache(tmp_path)
     batch = next(eval_batches(store.manifest, "test", kind, SIZE, 40, 40))
     samples = [store.read(kind, index) for index in range(40)]
-    targets, references = made.moments(samples, SIZE, [False] * 40)
+    targets, *references = read(made, samples)
     assert torch.equal(targets, encoders.encode(batch.pixels))
-    if kind == "edit":
-        assert torch.equal(references, encoders.encode(batch.references))
-    else:
-        assert references is None
+    assert len(references) == (kind == "edit")
+    assert all(torch.equal(one, encoders.encode(batch.references)) for one in references)
     assert made.has_latents
     assert made.encoders == {"latents": "one", "text": "one"}
 
@@ -108,18 +117,18 @@ def test_flipped_pictures_are_encoded_on_their_own(tmp_path, store, encoders):
     build(tmp_path, store, encoders, count=4, flips=True)
     batch = next(eval_batches(store.manifest, "test", "edit", SIZE, 4, 4))
     samples = [store.read("edit", index) for index in range(4)]
-    targets, references = cache(tmp_path).moments(samples, SIZE, [False, True, False, True])
+    targets, references = read(cache(tmp_path), samples, [False, True, False, True])
     expected = batch.references.clone()
     expected[1::2] = expected[1::2].flip(-1)
     assert torch.equal(references, encoders.encode(expected))
     assert not torch.equal(targets[1], encoders.encode(batch.pixels)[1])
     build(tmp_path / "plain", store, encoders, count=4)
-    with pytest.raises(DataError, match="mirrored: the cache"):
-        cache(tmp_path / "plain").moments(samples, SIZE, [True] * 4)
+    with pytest.raises(BadSample, match="mirrored: the cache"):
+        read(cache(tmp_path / "plain"), samples, [True] * 4)
 
 
 def test_a_build_goes_on_where_it_stopped(tmp_path, store, encoders, monkeypatch):
-    monkeypatch.setattr("unipic2_data.cache.build.PART_SAMPLES", 16)
+    monkeypatch.setattr("unipic2_data.cache.build_latents.PART_SAMPLES", 16)
     stops = Encoders()
     stops.encode = lambda pixels: (
         (_ for _ in ()).throw(KeyboardInterrupt) if stops.pictures >= 30 else Encoders.encode(stops, pixels)
@@ -138,10 +147,10 @@ def test_a_build_goes_on_where_it_stopped(tmp_path, store, encoders, monkeypatch
 
 
 def test_sizes_are_known_before(tmp_path, store, encoders):
-    latents = LatentBuild(tmp_path / "latents", store, pictures(store), encoders.picture, "bfloat16", flips=True)
+    latents = LatentBuild(tmp_path / "latents", portions(store), encoders.picture, "bfloat16", flips=True)
     count, size = latents.estimate()
     assert count == 2 * (480 + 2 * 240)
-    text = TextBuild(tmp_path / "text", store, ["t2i"], encoders.text)
+    text = TextBuild(tmp_path / "text", portions(store)[:1], encoders.text)
     prompts, text_size = text.estimate()
     assert not list(tmp_path.iterdir()), "nothing is written"
     latents.run()
@@ -204,7 +213,7 @@ def test_two_edits_of_one_target_never_collide(tmp_path, encoders):
     assert len(set(keys)) == 7
     store = write(tmp_path / "data", one, two, same)
     build(tmp_path, store, encoders, count=3)
-    targets, references = cache(tmp_path).moments([one, two, same], SIZE, [False] * 3)
+    targets, references = read(cache(tmp_path), [one, two, same])
     assert torch.equal(targets[0], targets[1])
     assert references[:, 0].mean((1, 2, 3)).tolist() == pytest.approx([v / 127.5 - 1 for v in (10, 90, 10)])
 
@@ -220,10 +229,11 @@ def test_two_edits_of_one_target_never_collide(tmp_path, encoders):
 def test_a_picture_that_was_replaced_is_not_found(tmp_path, encoders, changed):
     store = write(tmp_path / "data", Sample("one", "edit", {"instruction": "x"}, picture(200), [picture(10)]))
     build(tmp_path, store, encoders, count=1)
-    with pytest.raises(DataError, match=r"sample \w+ at 32x32: the cache .* has no latents for it"):
-        cache(tmp_path).moments([changed], SIZE, [False])
-    with pytest.raises(DataError, match="at 64x32: the cache"):
-        cache(tmp_path).moments([store.read("edit", 0)], (32, 64), [False])
+    with pytest.raises(BadSample, match=r"sample \w+ at 32x32: the cache .* has no latents for it") as error:
+        cache(tmp_path).moments(changed, SIZE)
+    assert error.value.fault.reason == "not in the cache"
+    with pytest.raises(BadSample, match="at 64x32: the cache"):
+        cache(tmp_path).moments(store.read("edit", 0), (32, 64))
 
 
 def test_new_captions_and_samples_cost_what_is_new(tmp_path, encoders):
@@ -250,7 +260,7 @@ def test_damaged_samples_are_left_out_and_named(tmp_path, encoders):
 def test_the_error_of_storing_is_said(tmp_path, store, encoders):
     text = {}
     for dtype in ("float32", "bfloat16", "float8"):
-        text[dtype] = TextBuild(tmp_path / dtype, store, ["t2i"], encoders.text, dtype).run()
+        text[dtype] = TextBuild(tmp_path / dtype, portions(store)[:1], encoders.text, dtype).run()
     assert text["float32"].error.relative == 0
     assert 0 < text["bfloat16"].error.relative < 0.004 < text["float8"].error.relative < 0.04
     assert "relative error of storing them" in str(text["float8"])

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
+from unipic2_data.cache.read import Cache, CacheConfig
 from unipic2_data.errors import DataError
 from unipic2_data.loader import SampleStore, TrainLoader, eval_batches
 from unipic2_data.manifest import Manifest
+from unipic2_data.plan import Plan
+from unipic2_data.transform import Transform
 from unipic2_train import home
 
 if TYPE_CHECKING:
@@ -36,6 +39,8 @@ class ShardData(LightningDataModule):
         seed: Seed of the order.
         num_workers: Loader processes per rank.
         validation_samples: Samples of each kind in a validation pass, over all ranks.
+        cache: Latents and text embeddings that ``lightning run encode`` made; ``null``: encode as it comes.
+        flip: Share of samples that are mirrored, a choice anew at each visit; where left and right do not matter.
     """
 
     def __init__(
@@ -47,12 +52,19 @@ class ShardData(LightningDataModule):
         seed: int = 0,
         num_workers: int = 0,
         validation_samples: int = 256,
+        cache: CacheConfig | None = None,
+        flip: float = 0.0,
     ) -> None:
         super().__init__()
         self.path, self.size, self.global_batch = path, size, global_batch
         self.tasks, self.seed, self.num_workers = tasks, seed, num_workers
-        self.validation_samples = validation_samples
+        self.validation_samples, self.cache, self.flip = validation_samples, cache, flip
         self.manifest: Manifest | None = None
+
+    @classmethod
+    def check(cls, config: Any) -> None:
+        """Read what there is to train on, before a run's folder is made."""
+        Plan(Manifest.load(home.path(config.path)).kinds("train"), config.seed, config.global_batch, config.tasks)
 
     def setup(self, stage: str) -> None:  # noqa: ARG002
         """Read the manifest."""
@@ -91,6 +103,8 @@ class ShardData(LightningDataModule):
             world_size=self.trainer.world_size,
             num_workers=self.num_workers,
             start_step=self.trainer.global_step,
+            encoded=None if self.cache is None else Cache(self.cache, Transform.identity),
+            flip=self.flip,
         )
 
     def val_dataloader(self) -> FixedBatches:
@@ -161,6 +175,7 @@ class ShardData(LightningDataModule):
             "global_batch": self.global_batch,
             "tasks": tasks,
             "size": self.size,
+            "flip": self.flip,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -173,7 +188,8 @@ class ShardData(LightningDataModule):
         if self.trainer.state.fn != TrainerFn.FITTING:  # A finished model may be scored on any data.
             return
         own = self.state_dict()
-        changed = [f"{key}: {state_dict[key]} then, {own[key]} now" for key in own if own[key] != state_dict[key]]
+        then = {"flip": 0.0, **state_dict}
+        changed = [f"{key}: {then[key]} then, {own[key]} now" for key in own if own[key] != then[key]]
         if changed:
             msg = (
                 "the checkpoint was trained on another sequence of batches (" + "; ".join(changed) + "). Resume with "

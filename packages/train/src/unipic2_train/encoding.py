@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from unipic2_data.cache.build import PictureEncoder, TextEncoder
+from unipic2_data.cache.build_latents import PictureEncoder
+from unipic2_data.cache.build_text import TextEncoder
 from unipic2_data.randomness import keyed_normal
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Training's view of a cache: latents and text embeddings of a batch, in place of pixels and prompts to encode.
 
-Legend: B samples, C latent channels, h/w latent height/width, L tokens, D width, P pooled width.
+Legend: B prompts, C latent channels, h/w latent height/width, L tokens, D width, P pooled width.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from unipic2_data.cache import latents, text
 from unipic2_data.cache.records import RecordReader
 from unipic2_data.errors import DataError
+from unipic2_data.quarantine import BadSample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,29 +65,24 @@ class Cache:
         readers = {"latents": self._latents, "text": self._text}
         return {name: reader.header["encoder"] for name, reader in readers.items() if reader is not None}
 
-    def moments(
-        self, samples: Sequence[Sample], size: tuple[int, int], flipped: Sequence[bool]
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Return mean and log-variance of targets and of references, each (B, 2, C, h, w), or None.
+    def moments(self, sample: Sample, size: tuple[int, int], *, flipped: bool = False) -> list[Tensor]:
+        """Return mean and log-variance of a sample's pictures, (2, C, h, w) each: the target, then references.
 
         Args:
-            samples: B samples of one kind, pictures still encoded.
+            sample: The sample, pictures still encoded.
             size: (H, W) of the batch in pixels.
-            flipped: Which samples' pictures are mirrored, B.
+            flipped: Whether its pictures are mirrored.
 
         Raises:
-            DataError: If a sample is not in the cache as it is now.
+            BadSample: If the sample is not in the cache as it is now.
         """
         assert self._latents is not None
-        dtype = self._latents.header["dtype"]
-        rows = []
-        for sample, mirrored in zip(samples, flipped, strict=True):
-            keys = latents.keys_of(sample, size, flipped=mirrored)
-            name = f"sample {sample.key} at {size[1]}x{size[0]}{', mirrored' if mirrored else ''}"
-            rows.append([latents.latents_from_bytes(self._latents.read(key, name), dtype) for key in keys])
-        roles = [torch.stack(role) for role in zip(*rows, strict=True)]
-        targets = roles.pop(0) if samples[0].target is not None else None
-        return targets, roles[0] if roles else None
+        name = f"sample {sample.key} at {size[1]}x{size[0]}{', mirrored' if flipped else ''}"
+        try:
+            records = [self._latents.read(key, name) for key in latents.keys_of(sample, size, flipped=flipped)]
+        except DataError as error:
+            raise BadSample(str(error), "not in the cache") from error
+        return [latents.latents_from_bytes(record, self._latents.header["dtype"]) for record in records]
 
     def embeddings(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor] | tuple[None, None]:
         """Return embeddings (B, L, D) and pooled embeddings (B, P) of prompts; None without a text cache.
