@@ -1,15 +1,21 @@
+import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
 import torch
+from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.trainer.states import TrainerFn
 
+from unipic2_data.buckets import Buckets
 from unipic2_data.errors import DataError
+from unipic2_data.sources import Source
+from unipic2_dit.resolution import Sizes
 from unipic2_train.datamodule import ShardData
 
 
 @pytest.fixture
-def data(shapes):
+def data(shapes, tmp_path):
     def make(world=1, rank=0, accumulate=1, step=0, fn=TrainerFn.FITTING, **options):
         made = ShardData(**{"path": str(shapes), "size": 32, "global_batch": 8, **options})
         made.trainer = SimpleNamespace(
@@ -18,6 +24,7 @@ def data(shapes):
             accumulate_grad_batches=accumulate,
             global_step=step,
             state=SimpleNamespace(fn=fn),
+            default_root_dir=str(tmp_path),
         )
         made.setup("fit")
         return made
@@ -113,3 +120,92 @@ def test_a_model_may_be_scored_on_other_data(data):
 def test_no_data_at_all(tmp_path):
     with pytest.raises(DataError, match="no data set at"):
         ShardData(str(tmp_path), 32, 8).setup("fit")
+
+
+def parsed(**values):
+    """Return the options as a recipe's YAML gives them."""
+    parser = ArgumentParser()
+    parser.add_class_arguments(ShardData, "data")
+    return parser.instantiate(parser.parse_object({"data": values})).data
+
+
+def test_a_recipe_names_sources_and_buckets(shapes):
+    made = parsed(
+        path=str(shapes),
+        size=32,
+        global_batch=8,
+        sources=[{"path": str(shapes), "weight": 3}, {"path": "tars/{00..11}.tar", "weight": 1, "kind": "edit"}],
+        buckets={"resolutions": [16, 32]},
+    )
+    assert [source.weight for source in made.sources] == [3, 1]
+    assert made.sources[1].is_stream
+    assert made.buckets == Buckets([16, 32])
+
+
+def test_sources_are_checked_before_the_run(shapes, tmp_path):
+    options = {"seed": 0, "global_batch": 8, "tasks": None, "buckets": None, "path": str(shapes)}
+    ShardData.check(Namespace(**options, sources=[vars_of(Source(str(shapes), scores=[]))]))
+    with pytest.raises(DataError, match="no data set at"):
+        ShardData.check(Namespace(**options, sources=[vars_of(Source(str(tmp_path)))]))
+    with pytest.raises(DataError, match="no samples to train on"):
+        ShardData.check(Namespace(**options, sources=[vars_of(Source(str(shapes), licences=["MIT"]))]))
+
+
+def vars_of(source):
+    return Namespace(**vars(source))
+
+
+def test_sources_are_mixed_and_part_of_what_a_resumed_run_needs(data, shapes):
+    sources = [Source(str(shapes), weight=1), Source(str(shapes), weight=3)]
+    made = data(sources=sources, tasks={"t2i": 1})
+    loader = made.train_dataloader()
+    assert [cell.source for cell in loader.plan.cells] == [0, 0, 1, 1]
+    assert sorted(loader.plan.step(0).cells.tolist()) == [0, 0, 2, 2, 2, 2, 2, 2]
+    assert made.kinds == ["t2i"]
+    assert made.has_ground_truth
+    state = made.state_dict()
+    data(sources=sources, tasks={"t2i": 1}).load_state_dict(state)
+    with pytest.raises(ValueError, match=r"another sequence of batches \(sources: "):
+        data(sources=sources[:1], tasks={"t2i": 1}).load_state_dict(state)
+
+
+def test_buckets_are_multiples_of_what_the_model_makes(data, foundation, transformer, frozen):
+    made = data(buckets=Buckets([16, 32], upscale=True))
+    made.trainer.lightning_module = SimpleNamespace(kontext=SimpleNamespace(transformer=transformer, frozen=frozen))
+    loader = made.train_dataloader()
+    assert {cell.size for cell in loader.plan.cells} == {(32, 32)}
+    assert next(iter(loader)).size == (32, 32)
+    multiple = Sizes.of(transformer, frozen.vae).multiple
+    assert made._multiple() == multiple
+    made.trainer.lightning_module = SimpleNamespace(vae=frozen.vae)
+    assert made._multiple() == multiple // transformer.config.patch_size
+
+
+def test_what_is_left_of_streams_rides_in_the_checkpoint(data, shapes):
+    tar = next((shapes / "train").glob("t2i-*.tar"))
+    sources = [Source(str(tar))]
+    first = data(sources=sources)
+    batches = iter(first.train_dataloader())
+    assert first.state_dict()["streams"] == {0: {"left": [], "following": 0}}
+    for _ in range(4):  # 24 samples in the tar
+        next(batches)
+    state = first.state_dict()
+    assert state["streams"] == {0: {"left": [], "following": 1}}
+    second = data(sources=sources, step=4)
+    second.load_state_dict(state)
+    loader = second.train_dataloader()
+    next(iter(loader))
+    assert second.state_dict()["streams"] == state["streams"]
+
+
+def test_a_bad_sample_is_named_in_the_runs_folder(data, shapes, tmp_path):
+    folder = shutil.copytree(shapes, tmp_path / "data")
+    tar = next((folder / "train").glob("t2i-*.tar"))
+    content = tar.read_bytes()
+    place = content.index(b"\x89PNG") + 60
+    tar.write_bytes(content[:place] + bytes(40) + content[place + 40 :])
+    made = data(path=str(folder), tasks={"t2i": 1})
+    weights = [batch.weight.sum() for batch, _ in zip(made.train_dataloader(), range(3), strict=False)]
+    assert sorted(weights) == [7, 8, 8]
+    (line,) = (tmp_path / "quarantine" / "rank-0.jsonl").read_text().splitlines()
+    assert json.loads(line)["reason"] == "picture is unreadable"

@@ -57,6 +57,7 @@ class Pool:
         *,
         split: str = "train",
         patience: Patience | None = None,
+        opened: Sequence[DataSource | StreamSource] | None = None,
     ) -> Pool:
         """Open sources and sort their samples.
 
@@ -65,27 +66,27 @@ class Pool:
             sizes: Sizes of batches; None = the loader's one size.
             split: Split to train on.
             patience: How patiently servers and commands are tried.
+            opened: The sources, if they are open already.
 
         Raises:
             DataError: If a source is missing, or weights are given to some sources only.
         """
-        pool = Pool([open_source(source, patience) for source in sources], split)
-        for number, source in enumerate(sources):
-            opened = pool.sources[number]
-            if isinstance(opened, StreamSource):
-                pool._add_stream(number, opened, sizes)
+        pool = Pool(list(opened or [open_source(source, patience) for source in sources]), split)
+        for number, (source, one) in enumerate(zip(sources, pool.sources, strict=True)):
+            if isinstance(one, StreamSource):
+                pool._add_stream(number, one, sizes)
             else:
-                pool._add_data(number, opened, source.wanted, sizes)
+                pool._add_data(number, one, source.wanted, sizes)
         pool._weigh([source.weight for source in sources])
         return pool
 
     @staticmethod
-    def whole(manifest: Manifest, split: str = "train") -> Pool:
-        """Return all samples of one data set on a disk, at the loader's one size."""
+    def whole(manifest: Manifest, split: str = "train", sizes: BucketSizes | None = None) -> Pool:
+        """Return all samples of a split of one data set on a disk."""
         files = LocalFiles(manifest.root)
         source = DataSource(str(manifest.root), manifest, files, files)
         pool = Pool([source], split)
-        pool._add_data(0, source, Filter(), None)
+        pool._add_data(0, source, Filter(), sizes)
         return pool
 
     def __str__(self) -> str:
