@@ -179,6 +179,7 @@ def main() -> None:
                 "import": import_,
                 "presets": presets,
                 "index": commands.index,
+                "table": commands.table,
                 "verify": commands.verify,
                 "stats": commands.stats,
                 "inspect": commands.inspect,

@@ -25,6 +25,7 @@ __all__ = [
     "recaption",
     "split",
     "stats",
+    "table",
     "verify",
 ]
 
@@ -129,6 +130,24 @@ def index(folder: Path, split: str = "train", workers: int = 0) -> str:
 
     report = index_folder(folder, split=split, workers=_processes(workers), progress=progress_bar)
     return f"{report}\nwrote {report.manifest.root / 'manifest.json'}"
+
+
+def table(data: Path, workers: int = 0) -> str:
+    """Collect size, licence and scores of every sample in one file, which buckets and filters of training read.
+
+    `import`, `index`, `filter` and `split` have made it already.
+
+    Args:
+        data: The data set.
+        workers: Processes; 0 = one per core.
+    """
+    from unipic2_data.manifest import Manifest
+    from unipic2_data.table import TABLE, SampleTable
+
+    manifest = Manifest.load(data)
+    found = SampleTable.build(manifest, workers=_processes(workers), progress=progress_bar)
+    found.save(manifest)
+    return f"{len(found)} samples\nwrote {manifest.root / TABLE}"
 
 
 def duplicates(data: str, out: Path, distance: int = 4, workers: int = 0) -> str:

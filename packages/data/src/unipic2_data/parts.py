@@ -14,6 +14,7 @@ import numpy as np
 from unipic2_data.adapters.record import Skipped
 from unipic2_data.errors import DataError
 from unipic2_data.manifest import Manifest, Shard, ShardWriter, package_versions
+from unipic2_data.table import SampleTable
 from unipic2_data.workspace import read_json, write_json
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def collect(work: Path, shards: Iterable[Iterable[Shard]]) -> list[Shard]:
 def save_data(
     root: Path, shards: list[Shard], skipped: list[Skipped], request: dict[str, Any], needed: str | None = None
 ) -> None:
-    """Write the manifest of a data set, and the list of what was left out.
+    """Write the manifest of a data set, its table of samples, and the list of what was left out.
 
     Args:
         root: Its folder.
@@ -160,7 +161,9 @@ def save_data(
         lines = [json.dumps({"name": one.name, "reason": one.reason}, ensure_ascii=False) for one in skipped]
         (root / "skipped.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     generator = request | {"skipped": dict(sorted(reasons.items()))}
-    Manifest(root, shards, generator, package_versions("numpy", "pillow")).save()
+    manifest = Manifest(root, shards, generator, package_versions("numpy", "pillow"))
+    manifest.save()
+    SampleTable.build(manifest).save(manifest)
 
 
 def _groups(shards: list[Shard]) -> Iterator[list[Shard]]:
