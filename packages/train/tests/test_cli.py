@@ -65,7 +65,7 @@ def test_usage_errors(refused, words, says):
 
 
 def test_unknown_verb_of_unipic2_train(refused):
-    assert "unknown verb 'deploy'; known: run, export, sample" in refused(cli._main, "deploy")
+    assert "unknown verb 'deploy'; known: run, export, sample, reproduce" in refused(cli._main, "deploy")
 
 
 def test_run_model_is_fabric():

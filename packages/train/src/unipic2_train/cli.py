@@ -158,7 +158,8 @@ def _main(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: unipic2-train VERB ...\n\nverbs:\n  run   run a stage or workflow (the same as `lightning run`)\n"
               "  export   write a model folder from a training checkpoint\n"
-              "  sample   make a benchmark's pictures in its official layout")  # fmt: skip
+              "  sample   make a benchmark's pictures in its official layout\n"
+              "  reproduce   settle a claim of the report by a grid of runs over seeds")  # fmt: skip
         return
     if arguments[0] == "run":
         _run(arguments[1:])
@@ -171,8 +172,13 @@ def _main(arguments: list[str]) -> None:
         from unipic2_train.verbs import call
 
         call(sample, "sample", arguments[1:])
+    elif arguments[0] == "reproduce":
+        from unipic2_train.reproduce.command import reproduce
+        from unipic2_train.verbs import call
+
+        call(reproduce, "reproduce", arguments[1:], positional=True)
     else:
-        msg = f"unknown verb {arguments[0]!r}; known: run, export, sample"
+        msg = f"unknown verb {arguments[0]!r}; known: run, export, sample, reproduce"
         raise UsageError(msg)
 
 

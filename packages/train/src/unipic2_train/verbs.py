@@ -37,5 +37,10 @@ def call(verb: Callable[..., str], name: str, arguments: Sequence[str], position
     words = [re.sub(r"^--[^=]+", lambda m: m[0][:2] + m[0][2:].replace("-", "_"), word) for word in arguments]
     switches = {f"--{key}" for key, value in inspect.signature(verb).parameters.items() if value.annotation is bool}
     words = [f"{word}=true" if word in switches else word for word in words]
-    values = parser.instantiate(parser.parse_args(words))
-    print(verb(**values.as_dict()))  # noqa: T201
+    values = parser.instantiate(parser.parse_args(words)).as_dict()
+    # jsonargparse's PositiveInt is a subclass of int that YAML can not write.
+    plain = {
+        key: int(value) if isinstance(value, int) and type(value) is not bool else value
+        for key, value in values.items()
+    }
+    print(verb(**plain))  # noqa: T201

@@ -1,0 +1,59 @@
+"""Plots of a grid: scores of arms with every seed as a dot, and differences with their bounds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from unipic2_train.reproduce.verdicts import Cells, Compared, arm_interval
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from unipic2_train.reproduce.grid import Grid
+
+__all__ = ["plot_arms", "plot_differences"]
+
+INK, PALE, DOT = "#1f3b57", "#9db8d2", "#c2570c"
+
+
+def plot_arms(grid: Grid, cells: Cells, file: Path) -> None:
+    """Draw the first two measures: a bar an arm with its interval, and each seed's own mean."""
+    from matplotlib.figure import Figure
+
+    measures, arms = list(grid.measures)[:2], list(grid.arms)
+    figure = Figure(figsize=(4.5 * len(measures), 1.2 + 0.4 * len(arms)), layout="constrained")
+    axes = figure.subplots(1, len(measures), squeeze=False, sharey=True)[0]
+    for place, measure in zip(axes, measures, strict=True):
+        for row, arm in enumerate(arms):
+            interval = arm_interval(grid, cells, arm, measure)
+            if interval is None:
+                continue
+            place.barh(row, interval.mean, color=PALE, height=0.6)
+            place.hlines(row, interval.low, interval.high, color=INK)
+            own = [cell["scores"][measure]["values"] for cell in cells.values() if cell["arm"] == arm]
+            place.plot([sum(values) / len(values) for values in own], [row] * len(own), ".", color=DOT)
+        place.set_yticks(range(len(arms)), arms)
+        place.set_title(f"{grid.measures[measure]}; 95 %", fontsize=9)
+        place.set_xlim(left=0)
+    axes[0].invert_yaxis()
+    figure.savefig(file, dpi=110)
+
+
+def plot_differences(compared: Sequence[Compared], file: Path) -> None:
+    """Draw the difference of each claim with its interval and the bound that it has to lie above."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 1.0 + 0.4 * len(compared)), layout="constrained")
+    axes = figure.add_subplot()
+    for row, each in enumerate(compared):
+        assert each.difference is not None
+        axes.hlines(row, each.difference.low, each.difference.high, color=INK)
+        axes.plot(each.difference.mean, row, "o", color=INK)
+        axes.plot(-(each.claim.margin or 0.0), row, "|", color=DOT, markersize=14)
+    axes.locator_params(axis="x", nbins=6)
+    axes.axvline(0, color="#bbbbbb", linewidth=0.8)
+    axes.set_yticks(range(len(compared)), [f"{each.claim.name} ({each.verdict})" for each in compared], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_title("differences, 95 %; the mark is the bound", fontsize=9)
+    figure.savefig(file, dpi=110)

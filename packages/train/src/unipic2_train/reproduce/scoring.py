@@ -1,0 +1,79 @@
+"""Scoring a finished Kontext run on the shapes world's test split, prompt by prompt.
+
+All cells of a grid are scored on the same samples from the same noise (a function of sample key and sampling seed), by
+detector B, which no training reward uses.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import yaml
+
+from unipic2_train import home
+from unipic2_train.reproduce.grid import Measured, Scored
+
+__all__ = ["MEASURES", "score_kontext"]
+
+MEASURES = {
+    "t2i/exact": "text-to-image, exact scenes",
+    "edit/exact": "editing, exact scenes",
+    "t2i/accepted": "text-to-image, GenEval's rules",
+    "edit/copied": "edits that return their source",
+}
+PICTURES = 6
+"""Pictures of each kind on the page."""
+BATCH = 100
+
+
+def score_kontext(run: Path, samples: int) -> Scored:
+    """Sample from a run's exported model and judge each picture.
+
+    Args:
+        run: The run's folder, with ``config.yaml`` and ``export/``.
+        samples: Test samples of each kind.
+
+    Returns:
+        The `MEASURES`; prompts of text-to-image are texts (several samples of a text are averaged), edits stand for
+        themselves. And pictures of the first samples.
+    """
+    import torch
+
+    from unipic2_data.loader import eval_batches
+    from unipic2_data.manifest import Manifest
+    from unipic2_data.shapes.detect_soft import SoftAlphaDetector
+    from unipic2_train.callbacks.grid import GridCell
+    from unipic2_train.metrics.shapes import judge_shapes
+    from unipic2_train.sampler import SamplingConfig, generate
+    from unipic2_train.system import FrozenParts, build_transformer
+
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    frozen = FrozenParts(run / "export", device)
+    transformer = build_transformer(run / "export", "checkpoint", device=device).eval()
+    sampling = SamplingConfig(**config["model"]["kontext"]["sampling"])
+    manifest, detector = Manifest.load(home.path(config["data"]["path"])), SoftAlphaDetector()
+    found: dict[str, dict[tuple[str, str], list[float]]] = {name: {} for name in MEASURES}
+    pictures: list[GridCell] = []
+    for kind in ("t2i", "edit"):
+        for number, batch in enumerate(eval_batches(manifest, "test", kind, config["data"]["size"], BATCH, samples)):
+            images = generate(transformer, frozen, batch, sampling)
+            if number == 0:
+                pictures += GridCell.of_batch(batch, images)[:PICTURES]
+            verdicts = judge_shapes(detector, kind, np.asarray(images), batch.meta)
+            for row, (verdict, meta) in enumerate(zip(verdicts, batch.meta, strict=True)):
+                prompt = (batch.prompts[row] if kind == "t2i" else batch.keys[row], meta["task"])
+                for name, value in verdict._asdict().items():
+                    if f"{kind}/{name}" in found:
+                        found[f"{kind}/{name}"].setdefault(prompt, []).append(float(value))
+    return {name: _measured(values) for name, values in found.items()}, pictures
+
+
+def _measured(values: dict[tuple[str, str], list[float]]) -> Measured:
+    return Measured(
+        prompts=[prompt for prompt, _ in values],
+        groups=[group for _, group in values],
+        values=[fmean(of_prompt) for of_prompt in values.values()],
+    )

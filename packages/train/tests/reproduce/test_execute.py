@@ -1,0 +1,67 @@
+"""Cells run once, parents first, and are gone on with after a stop."""
+
+import json
+
+import pytest
+from filelock import FileLock
+
+from unipic2_train.reproduce import execute
+from unipic2_train.reproduce.execute import GridError, committed, run_grid
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(execute, "WAIT", 0.01)
+
+
+def test_parents_run_once_and_before_their_children(small_grid, train, tmp_path):
+    run_grid(small_grid(), tmp_path, train)
+    assert sorted(train.trained) == sorted(cell.name for cell in small_grid().cells)
+    assert train.trained.index("base-seed1") < train.trained.index("child-seed1")
+    cell = json.loads((tmp_path / "cells" / "child-seed1.json").read_text())
+    facts = {"arm": "child", "seed": 1, "parent": "base", "training_seconds": 60.0, "run": "runs/child-seed1"}
+    assert facts.items() <= cell.items()
+    assert {"hardware", "git_revision", "versions", "date"} <= set(cell)
+    assert len(cell["scores"]["exact"]["values"]) == 40
+
+
+def test_a_finished_cell_is_never_run_again(small_grid, train, tmp_path):
+    train.stop_at = "child-seed0"
+    with pytest.raises(KeyboardInterrupt):
+        run_grid(small_grid(), tmp_path, train)
+    assert list(committed(small_grid(), tmp_path)) == ["base-seed0", "better-seed0"]
+    train.stop_at = None
+    run_grid(small_grid(), tmp_path, train)
+    assert sorted(train.trained) == sorted(cell.name for cell in small_grid().cells), "each once"
+    before = list(train.trained)
+    run_grid(small_grid(), tmp_path, train)
+    assert train.trained == before
+
+
+def test_seeds_can_be_added(small_grid, train, tmp_path):
+    run_grid(small_grid(1), tmp_path, train)
+    run_grid(small_grid(3), tmp_path, train)
+    assert len(train.trained) == 9
+    assert len(committed(small_grid(2), tmp_path)) == 6
+
+
+def test_another_grid_is_refused(small_grid, train, tmp_path):
+    run_grid(small_grid(1), tmp_path, train)
+    with pytest.raises(GridError, match=r"holds another grid \(steps: 1 then, 2 now\)"):
+        run_grid(small_grid(1, steps=2), tmp_path, train)
+
+
+def test_a_cell_that_another_process_holds_is_passed_over_and_waited_for(small_grid, train, tmp_path):
+    (tmp_path / "cells").mkdir()
+    held = FileLock(tmp_path / "cells" / ".base-seed0.lock")
+    held.acquire()
+
+    def freeing(cell, run, parent):
+        if cell.name == "better-seed0":
+            held.release()  # the other process died without finishing
+        return train(cell, run, parent)
+
+    run_grid(small_grid(1), tmp_path, freeing)
+    assert train.trained == ["better-seed0", "base-seed0", "child-seed0"]
