@@ -30,7 +30,9 @@ def refused(capsys):
     return run
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], ["run", "--help"], ["run"], ["run", "foundation", "--help"]])
+@pytest.mark.parametrize(
+    "words", [[], ["--help"], ["run", "--help"], ["run"], ["run", "foundation", "--help"], ["run", "encode", "--help"]]
+)
 def test_help_imports_nothing_heavy(words):
     code = (
         "import sys; from unipic2_train import cli; cli._lightning(sys.argv[1:]);"

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from unipic2_train import home, recipes
+from unipic2_train import home, recipes, usage
 
 __all__ = ["STAGES", "WORKFLOWS", "lightning", "main", "parse_recipe", "run_stage"]
 
@@ -49,7 +49,12 @@ STAGES = {
 WORKFLOWS = {
     "foundation": Entry(
         "make the small stand-ins for downloaded weights: VAE, text encoders, scheduler", default="tiny"
-    )
+    ),
+    "encode": Entry(
+        "run a recipe's VAE and text encoders over its data once, for `data.cache`",
+        "unipic2_train.workflows.encode:run",
+        "tiny",
+    ),
 }
 
 
@@ -197,6 +202,13 @@ def _run(arguments: list[str]) -> None:
 
 
 def _run_workflow(name: str, arguments: list[str]) -> None:
+    if WORKFLOWS[name].module:
+        if arguments[:1] in (["-h"], ["--help"]):
+            print(usage.ENCODE)
+            return
+        module, function = WORKFLOWS[name].module.split(":")
+        getattr(importlib.import_module(module), function)(arguments)
+        return
     preset = WORKFLOWS[name].default
     if arguments[:1] in (["-h"], ["--help"]):
         print(
@@ -218,7 +230,7 @@ def _run_help() -> str:
     )
     workflows = "\n".join(f"  {name:{width}}{entry.summary}" for name, entry in WORKFLOWS.items())
     return f"""usage: lightning run STAGE [fit|validate|test] [--config RECIPE ...] [--key value ...]
-       lightning run WORKFLOW [--preset NAME]
+       lightning run WORKFLOW [--preset NAME | --config RECIPE ...]
 
 stages:
 {stages}

@@ -1,0 +1,171 @@
+"""Workflow ``encode``: run a recipe's frozen encoders over its data once, into the cache that ``data.cache`` names.
+
+What is encoded, with what and where to is all in the recipe that trains from it. Any number of processes may take part
+(torchrun and Slurm say how many there are); they share nothing but the folder, so a killed run goes on when it is
+started again, with as many as one likes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jsonargparse import ArgumentParser
+
+from unipic2_data.buckets import BucketSizes
+from unipic2_data.cache.build_latents import LatentBuild
+from unipic2_data.cache.build_text import TextBuild
+from unipic2_data.cache.portion import Portion
+from unipic2_data.cache.read import CacheConfig
+from unipic2_data.errors import DataError
+from unipic2_data.jobs import silent
+from unipic2_dit.checkpoint import read_config
+from unipic2_dit.vae import spatial_factor
+from unipic2_train import encoding, home, runner
+from unipic2_train.cli import STAGES, _layered
+from unipic2_train.datamodule import ShardData
+from unipic2_train.system import FrozenParts
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from jsonargparse import Namespace
+
+    from unipic2_data.jobs import Bar
+
+__all__ = ["Part", "encode", "run"]
+
+_STAGE = "pretrain"  # every stage that trains on latents has its keys
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which process of how many this is, and the number of its device."""
+
+    rank: int = 0
+    world_size: int = 1
+    device: int = 0
+
+    @staticmethod
+    def of_environment() -> Part:
+        """Read what torchrun or Slurm say."""
+        for names in (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")):
+            if all(name in os.environ for name in names):
+                return Part(*(int(os.environ[name]) for name in names))
+        return Part()
+
+
+def run(arguments: list[str]) -> None:
+    """Run ``lightning run encode``; see ``usage``."""
+    parser = argparse.ArgumentParser(prog="lightning run encode", add_help=False, allow_abbrev=False)
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--sizes_only", action="store_true")
+    own, recipe = parser.parse_known_args(arguments)  # the rest is the recipe's, and checked against it
+    runner._quiet()
+    config = runner.parse(STAGES[_STAGE], _layered(_STAGE, recipe))
+    encode(config, Part.of_environment(), own.batch_size, sizes_only=own.sizes_only)
+
+
+def encode(config: Namespace, part: Part, batch_size: int, *, sizes_only: bool = False) -> None:
+    """Encode one process's share of a recipe's data.
+
+    Args:
+        config: The recipe, parsed.
+        part: Which process this is.
+        batch_size: Pictures or prompts encoded at once.
+        sizes_only: Say how much would be written, and stop.
+
+    Raises:
+        DataError: No cache in the recipe, no room for it, or a cache of other encoders in its place.
+    """
+    if config.data.cache is None:
+        msg = "the recipe names no cache to write: add --data.cache.path DIR"
+        raise DataError(msg)
+    cache = CacheConfig(**config.data.cache.as_dict())
+    for reference in sorted(set(home.references(config.as_dict()))):
+        home.provide(reference)
+    builds = _builds(config, cache, part)
+    folder = Path(cache.path).expanduser()
+    if part.rank == 0:
+        _say_sizes(builds, folder)
+    if sizes_only:
+        return
+    with _autocast(config):
+        for build in builds:
+            report = build.run(part.rank, part.world_size, batch_size, _bar if part.rank == 0 else silent)
+            print(f"rank {part.rank} of {part.world_size}: {report}")  # noqa: T201
+    print(f"{folder}: {'complete' if all(build.is_complete for build in builds) else 'waits for other ranks'}")  # noqa: T201
+
+
+def _builds(config: Namespace, cache: CacheConfig, part: Part) -> list[LatentBuild | TextBuild]:
+    """Return what is to be made, encoders loaded."""
+    parser = ArgumentParser()
+    parser.add_class_arguments(ShardData, "data")
+    data = parser.instantiate_classes(parser.parse_object({"data": config.data.as_dict()})).data
+    data.setup("fit")
+    frozen = FrozenParts(home.path(config.model.kontext.checkpoint), _device(config, part))
+    multiple = spatial_factor(frozen.vae) * read_config(frozen.folder, "transformer")["patch_size"]
+    pool = data.training_pool(None if data.buckets is None else BucketSizes(data.buckets, multiple))
+    portions = [one for one in Portion.of(pool, (data.size, data.size)) if one.kind in data.kinds]
+    folder = Path(cache.path).expanduser()
+    builds: list[LatentBuild | TextBuild] = []
+    if cache.latents is not None:
+        encoder = encoding.picture_encoder(frozen)
+        builds.append(LatentBuild(folder / "latents", portions, encoder, cache.latents, flips=data.flip > 0))
+    if cache.text is not None:
+        builds.append(TextBuild(folder / "text", portions, encoding.text_encoder(frozen), cache.text))
+    return builds
+
+
+def _say_sizes(builds: list[LatentBuild | TextBuild], folder: Path) -> None:
+    """Print what the cache will take, and refuse to begin what does not fit."""
+    needed = 0.0
+    for build in builds:
+        count, size = build.estimate()
+        needed += size
+        print(f"{build.what}: {count:,} records of about {_readable(size / count)}, {_readable(size)} in all")  # noqa: T201
+    there = folder.absolute()
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    print(f"{_readable(needed)} in {folder}, where {_readable(free)} are free", flush=True)  # noqa: T201
+    have = sum(file.stat().st_size for file in folder.rglob("*.bin"))
+    if needed - have > free:
+        msg = (
+            f"{folder} has no room for the cache: {_readable(needed - have)} are needed. Cache less "
+            "(data.cache.text: null or float8), or name another disk."
+        )
+        raise DataError(msg)
+
+
+def _device(config: Namespace, part: Part) -> torch.device:
+    if config.trainer.accelerator == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", part.device)
+
+
+def _autocast(config: Namespace) -> AbstractContextManager[Any]:
+    """Return the precision that encoders would have in training: under bf16-mixed they run in bfloat16."""
+    kind = "cpu" if config.trainer.accelerator == "cpu" or not torch.cuda.is_available() else "cuda"
+    mixed = config.trainer.precision == "bf16-mixed"
+    return torch.autocast(kind, torch.bfloat16, enabled=mixed)
+
+
+def _bar(what: str, total: int | None, done: int = 0) -> AbstractContextManager[Bar]:
+    from tqdm import tqdm
+
+    return tqdm(total=total, initial=done, unit=f" {what}", disable=None, file=sys.stderr)
+
+
+def _readable(size: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.4g} {unit}"
+        size /= 1024
+    return f"{size:,.4g} TiB"
