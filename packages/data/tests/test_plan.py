@@ -1,11 +1,12 @@
 import pickle
 from collections import Counter
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from unipic2_data.errors import DataError
-from unipic2_data.plan import Plan, rank_rows
+from unipic2_data.plan import Cell, Plan, interleave, rank_rows
 
 COUNTS = {"t2i": 37, "edit": 23}
 
@@ -96,3 +97,72 @@ def test_empty_data_and_batch():
         Plan({"t2i": 0}, seed=0, global_batch=4)
     with pytest.raises(DataError, match="global batch"):
         Plan(COUNTS, seed=0, global_batch=0)
+
+
+BUCKETS = [Cell("t2i", 50, (8, 8)), Cell("t2i", 21, (8, 16)), Cell("t2i", 3, (16, 8)), Cell("edit", 30, (8, 8))]
+
+
+def test_a_step_has_one_size_and_every_sample_comes_once_an_epoch():
+    plan = Plan(BUCKETS, seed=2, global_batch=8, tasks={"t2i": 1})
+    steps = [plan.step(number) for number in range(74)]  # 8 epochs exactly
+    seen = Counter()
+    for step in steps:
+        assert len(step.indices) == 8
+        assert {plan.cells[cell].size for cell in step.cells} == {step.size}
+        seen.update(zip(step.cells.tolist(), step.indices.tolist(), step.visits.tolist(), strict=True))
+    assert seen == Counter(
+        (cell, index, visit) for cell in range(3) for index in range(BUCKETS[cell].count) for visit in range(8)
+    )
+
+
+def test_sizes_are_balanced_over_every_epoch_and_what_is_left_moves_on():
+    plan = Plan(BUCKETS, seed=2, global_batch=8, tasks={"t2i": 1})
+    assert plan.left_over(0) == {("t2i", (8, 8)): 2, ("t2i", (8, 16)): 5, ("t2i", (16, 8)): 3}
+    assert set(plan.left_over(7).values()) == {0}
+    sizes = [plan.step(number).size for number in range(6 + 2 + 0 + 6 + 3 + 0)]
+    assert Counter(sizes[:8]) == {(8, 8): 6, (8, 16): 2}
+    assert Counter(sizes[8:17]) == {(8, 8): 6, (8, 16): 3}
+    assert sizes[:8] != sorted(sizes[:8])
+
+
+def test_any_step_of_a_plan_with_sizes_and_sources_is_reached_at_once():
+    cells = [*BUCKETS, Cell("t2i", 9, (8, 8), source=1, quota=40), Cell("t2i", 7, (8, 16), source=1, quota=10)]
+    plan = Plan(cells, seed=5, global_batch=6)
+    forward = [plan.step(number) for number in range(150)]
+    other = pickle.loads(pickle.dumps(plan))
+    for number in (149, 3, 77, 0):
+        again = other.step(number)
+        assert (again.kind, again.size) == (forward[number].kind, forward[number].size)
+        for name in ("cells", "indices", "visits"):
+            assert np.array_equal(getattr(again, name), getattr(forward[number], name))
+    place = {}
+    for step in forward:  # within a cell, epochs follow each other
+        for cell, visit in zip(step.cells.tolist(), step.visits.tolist(), strict=True):
+            assert visit >= place.get(cell, 0)
+            place[cell] = visit
+
+
+def test_sources_have_their_share_of_every_stretch():
+    cells = [Cell("t2i", 10, source=0, quota=25), Cell("t2i", 1000, source=1, quota=75)]
+    plan = Plan(cells, seed=0, global_batch=16)
+    for start in (0, 100, 12345):
+        rows = np.concatenate([plan.step(number).cells for number in range(start, start + 10)])
+        assert Counter(rows.tolist()) == {0: 40, 1: 120}
+
+
+@pytest.mark.parametrize("shares", [[1, 1], [3, 1], [7, 2, 100], [1, 10, 3]])
+def test_rows_are_interleaved_evenly_from_any_place(shares):
+    expected = sorted(
+        (Fraction(2 * k + 1, share), member, k) for member, share in enumerate(shares) for k in range(800)
+    )
+    for start in (0, 1, 5, 333, 700):
+        members, counters = interleave(shares, start, 90)
+        assert members.tolist() == [member for _, member, _ in expected[start : start + 90]]
+        assert counters.tolist() == [k for *_, k in expected[start : start + 90]]
+
+
+def test_a_stream_has_its_share_of_rows():
+    plan = Plan([Cell("t2i", None, quota=100), Cell("t2i", 50, source=1, quota=100)], seed=0, global_batch=8)
+    step = plan.step(3)
+    assert Counter(step.cells.tolist()) == {0: 4, 1: 4}
+    assert step.indices[step.cells == 0].tolist() == [12, 13, 14, 15]

@@ -52,15 +52,14 @@ class BucketSizes:
             msg = f"buckets need resolutions, aspects and a multiple; got {buckets} and {multiple}."
             raise DataError(msg)
         self._upscale = buckets.upscale
-        ratios = [_ratio(aspect) for aspect in buckets.aspects]
-        ratios = list(dict.fromkeys(one for ratio in ratios for one in (ratio, 1 / ratio)))
+        ratios = {one for ratio in map(_ratio, buckets.aspects) for one in (ratio, 1 / ratio)}
         self.sizes: list[tuple[int, int]] = []  # (H, W), from the lowest resolution up
-        self._levels: list[list[int]] = []  # numbers of the sizes of each resolution
+        self._levels: list[list[int]] = []  # numbers of the sizes of each resolution, from tall to wide
         for resolution in sorted(set(buckets.resolutions)):
             if resolution < multiple:
                 msg = f"resolution {resolution} is below {multiple} pixels, the smallest edge that the model can make."
                 raise DataError(msg)
-            level = dict.fromkeys(_size(resolution, float(ratio), multiple) for ratio in ratios)
+            level = sorted({_size(resolution, float(ratio), multiple) for ratio in ratios}, key=_aspect)
             self.sizes += [size for size in level if size not in self.sizes]
             self._levels.append([self.sizes.index(size) for size in level])
 
@@ -79,11 +78,12 @@ class BucketSizes:
     def _assign(self, pictures: np.ndarray) -> np.ndarray:
         known = (pictures > 0).all(1)
         height, width = np.where(known, pictures.T, 1).astype(np.float32)
-        aspect = np.log(width / height)
+        aspect = width / height
         found = np.full(len(pictures), -1, np.int16)
         for lowest, level in enumerate(self._levels):  # a higher resolution that fits replaces a lower one
             edges = np.array([self.sizes[number] for number in level], np.float32)
-            nearest = np.abs(aspect[:, None] - np.log(edges[:, 1] / edges[:, 0])).argmin(1)
+            ratios = edges[:, 1] / edges[:, 0]
+            nearest = np.searchsorted(np.sqrt(ratios[1:] * ratios[:-1]), aspect)  # borders halfway between logarithms
             fits = (height >= edges[nearest, 0]) & (width >= edges[nearest, 1])
             if self._upscale and lowest == 0:
                 fits[:] = True
@@ -101,6 +101,10 @@ def _ratio(aspect: str) -> Fraction:
         msg = f"{aspect!r} is no aspect ratio; expected width to height, for example 4:3."
         raise DataError(msg)
     return ratio
+
+
+def _aspect(size: tuple[int, int]) -> float:
+    return size[1] / size[0]
 
 
 def _size(resolution: int, ratio: float, multiple: int) -> tuple[int, int]:
