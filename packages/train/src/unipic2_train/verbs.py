@@ -6,7 +6,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
@@ -16,7 +16,7 @@ __all__ = ["call"]
 class _Parser(ArgumentParser):
     """A parser that says what is wrong in one line instead of a page of usage."""
 
-    def error(self, message: str, ex: Exception | None = None) -> None:  # noqa: ARG002
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002
         print(f"error: {message}", file=sys.stderr)  # noqa: T201
         raise SystemExit(2)
 

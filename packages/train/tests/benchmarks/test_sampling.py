@@ -97,6 +97,14 @@ def test_a_folder_is_never_of_two_models(dpg, tmp_path):
         dpg(tmp_path, limit=1)
 
 
+def test_a_model_that_moved_is_the_same_model(dpg, model, official, tmp_path):
+    import shutil
+
+    dpg(tmp_path / "out", limit=1)
+    shutil.copytree(model, tmp_path / "moved")
+    sample("dpg", str(tmp_path / "moved"), tmp_path / "out", data=official / "dpg", limit=1, **QUICK)
+
+
 def test_another_version_of_the_code_is_noted(dpg, tmp_path):
     dpg(tmp_path, limit=1)
     said = json.loads((tmp_path / "manifest.json").read_text())

@@ -25,8 +25,8 @@ def make_grid(seeds=2, **changed):
         for arm, parent in (("base", None), ("better", None), ("child", "base"))
     ]
     claims = [
-        Claim("A", "better is better", "exact", "base", "better"),
-        Claim("B", "child is not lower", "exact", "base", "child", 0.02),
+        Claim("A", "better is better", "exact", "base", "better", part_of="C0"),
+        Claim("B", "child is not lower", "exact", "base", "child", 0.02, "C0"),
         Claim("C", "base is better than better", "exact", "better", "base"),
     ]
     arms = {"base": "the first", "better": "the second", "child": "goes on from the first"}

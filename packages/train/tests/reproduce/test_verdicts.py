@@ -2,13 +2,14 @@
 
 import base64
 import json
+from dataclasses import replace
 
 import pytest
 
 from unipic2_evals.report import Interval
 from unipic2_train.reproduce.execute import committed, run_grid
 from unipic2_train.reproduce.page import write_page
-from unipic2_train.reproduce.verdicts import arm_interval, compare, judge
+from unipic2_train.reproduce.verdicts import arm_interval, compare, judge, overall
 
 
 @pytest.fixture
@@ -27,6 +28,13 @@ def test_five_seeds_settle_claims(finished):
     # Seeds and prompts are the same for both arms, so nothing is left of their noise.
     assert compared["A"].difference[:3] == pytest.approx((0.2, 0.2, 0.2))
     assert compared["B"].difference[:3] == pytest.approx((0.0, 0.0, 0.0))
+
+
+def test_a_claim_is_what_its_parts_are(finished):
+    compared = compare(*finished(5))
+    assert overall(compared) == {"C0": "shown"}
+    for verdict, whole in (("refuted", "refuted"), ("not shown", "not shown"), ("no verdict: 1 of 5 seeds",) * 2):
+        assert overall([replace(compared[0], verdict=verdict), *compared[1:]]) == {"C0": whole}
 
 
 def test_four_seeds_settle_nothing(finished):
@@ -82,7 +90,16 @@ def test_the_page_says_all_of_it_twice(finished, tmp_path):
     files = write_page(grid, cells, tmp_path, "unipic2-train reproduce test")
     assert {file.name for file in files} >= {"reproduce-test.md", "reproduce-test.html", "reproduce-test-arms.png"}
     text, page = (file.read_text() for file in files[:2])
-    for said in ("# A test", "Designed so.", "| A: better is better", "shown", "refuted", "0.200 [0.200, 0.200]"):
+    for said in (
+        "# A test",
+        "Designed so.",
+        "C0: shown.",
+        "| C0: A better is better",
+        "| C base is better than",
+        "shown",
+        "refuted",
+        "0.200 [0.200, 0.200]",
+    ):
         assert said in text
     assert f"[aaaaaaaa](http://tracking:5000/#/experiments/7/runs/{'a' * 32})" in text
     assert f'<a href="http://tracking:5000/#/experiments/7/runs/{"a" * 32}">aaaaaaaa</a>' in page

@@ -25,6 +25,8 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 WEIGHTS = (".safetensors", ".json", ".txt", ".model", ".bin")
 MADE_BY = "made_by"
+NAMES = ("model.checkpoint", "model.revision", "model.ema", "model.run", "model.optimiser_steps", "model.lora.file")
+"""What may be called otherwise at a resume: weights are compared by their hash."""
 
 
 class ManifestError(ValueError):
@@ -144,4 +146,4 @@ def _differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, 
         keys = sorted({*before, *now})
         found = [_differences(before.get(key), now.get(key), f"{name}.{key}" if name else key) for key in keys]
         return [difference for of_key in found for difference in of_key]
-    return [] if before == now else [(name, before, now)]
+    return [] if before == now or name in NAMES else [(name, before, now)]

@@ -65,12 +65,13 @@ class Claim:
     """Something said about ``second - first`` of a measure.
 
     Attributes:
-        name: Of the claim in the report, and of its part.
-        text: In words.
+        name: In a few words.
+        text: The rest of the sentence.
         measure: Which scores.
         first: The arm to compare with.
         second: The arm that the claim is about.
         margin: None: it is better. A number: it is not worse by more than this.
+        part_of: Claim of the report (C1, ...) that this is a part of; empty if it only adds to the picture.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Claim:
     first: str
     second: str
     margin: float | None = None
+    part_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -185,12 +187,15 @@ def short_recipe(name: str, steps: int, seed: int, settings: Mapping[str, Any]) 
     recipe = recipes.resolve(name)
     if "data.tasks" in settings:
         recipe["data"].pop("tasks", None)  # replaced, not merged
+    own: dict[str, dict[str, Any]] = {
+        "TrainingCheckpoint": {"every_n_steps": max(1, steps // 4)},
+        "ExportModel": {"publish_as": None},
+    }
     callbacks = []
     for callback in recipe["trainer"]["callbacks"]:
         kind = callback["class_path"].rpartition(".")[2]
         if callback["class_path"] in SCORERS:
             continue
-        own = {"TrainingCheckpoint": {"every_n_steps": max(1, steps // 4)}, "ExportModel": {"publish_as": None}}
         changed = {**callback.get("init_args", {}), **own.get(kind, {})}
         callbacks.append({"class_path": callback["class_path"], "init_args": changed})
     warmup = recipe["model"]["optimizer"].get("warmup_steps", 0)

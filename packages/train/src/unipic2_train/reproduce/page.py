@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unipic2_evals.report import Interval, format_interval, markdown_table
 from unipic2_train.reproduce.plots import plot_arms, plot_differences
-from unipic2_train.reproduce.verdicts import SEEDS_FOR_A_VERDICT, Cells, Compared, arm_interval, compare
+from unipic2_train.reproduce.verdicts import SEEDS_FOR_A_VERDICT, Cells, Compared, arm_interval, compare, overall
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,6 +88,7 @@ def blocks(
     page = [Block("heading", grid.title), *(Block("text", text) for text in grid.text), Block("heading", "Verdicts")]
     rows = [_claim_row(each, grid) for each in compared]
     titles = ["claim", "score", "compared", "difference [95 %]", "bound", "seeds", "verdict"]
+    page += [Block("text", f"{name}: {verdict}.") for name, verdict in overall(compared).items()]
     page.append(Block("table", rows=[titles, *rows]))
     page.append(
         Block(
@@ -138,8 +139,8 @@ def html(title: str, page: Sequence[Block]) -> str:
             level = 1 if number == 0 else 2
             body.append(f"<h{level}>{escape(block.text)}</h{level}>")
         elif block.kind == "table":
-            head, *rows = [[_cell(cell) for cell in row] for row in block.rows]
-            body.append("<table><tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr>")
+            titles, *rows = [[_cell(cell) for cell in row] for row in block.rows]
+            body.append("<table><tr>" + "".join(f"<th>{cell}</th>" for cell in titles) + "</tr>")
             body += ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows]
             body.append("</table>")
         elif block.file is not None:
@@ -163,7 +164,7 @@ def _cell(text: str) -> str:
 def _claim_row(each: Compared, grid: Grid) -> list[str]:
     claim, bound = each.claim, "0" if each.claim.margin is None else f"-{each.claim.margin}"
     return [
-        f"{claim.name}: {claim.text}",
+        f"{claim.part_of}{claim.part_of and ': '}{claim.name} {claim.text}",
         grid.measures[claim.measure],
         f"{claim.second} - {claim.first}",
         _shown(each.difference),
@@ -233,8 +234,8 @@ def _summary(grid: Grid, cells: Cells, compared: Sequence[Compared], command: st
     ]
     # What can be looked up in the cells is left there: their scores by prompt.
     runs = [{key: value for key, value in cell.items() if key != "scores"} for cell in cells.values()]
-    return {"grid": grid.name, "command": command, "settings": grid.settings, "claims": claims, "scores": scores,
-            "runs": runs}  # fmt: skip
+    return {"grid": grid.name, "command": command, "settings": grid.settings, "verdicts": overall(compared),
+            "claims": claims, "scores": scores, "runs": runs}  # fmt: skip
 
 
 def _as_json(interval: Interval | None) -> dict[str, float] | None:

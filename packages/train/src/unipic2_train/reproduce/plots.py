@@ -53,7 +53,12 @@ def plot_differences(compared: Sequence[Compared], file: Path) -> None:
         axes.plot(-(each.claim.margin or 0.0), row, "|", color=DOT, markersize=14)
     axes.locator_params(axis="x", nbins=6)
     axes.axvline(0, color="#bbbbbb", linewidth=0.8)
-    axes.set_yticks(range(len(compared)), [f"{each.claim.name} ({each.verdict})" for each in compared], fontsize=8)
+    axes.set_yticks(range(len(compared)), [_label(each) for each in compared], fontsize=8)
     axes.invert_yaxis()
     axes.set_title("differences, 95 %; the mark is the bound", fontsize=9)
     figure.savefig(file, dpi=110)
+
+
+def _label(each: Compared) -> str:
+    claim = each.claim
+    return f"{claim.part_of}{claim.part_of and ': '}{claim.name}, {claim.second} - {claim.first} ({each.verdict})"

@@ -6,7 +6,7 @@ noise); the interval is `unipic2_evals.report.hierarchical_interval` over seeds 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from unipic2_evals.report import Interval, hierarchical_interval
 from unipic2_train.reproduce.grid import Claim, Grid
 
-__all__ = ["SEEDS_FOR_A_VERDICT", "Compared", "arm_interval", "compare", "judge"]
+__all__ = ["SEEDS_FOR_A_VERDICT", "Compared", "arm_interval", "compare", "judge", "overall"]
 
 SEEDS_FOR_A_VERDICT = 5
 
@@ -70,6 +70,17 @@ def judge(difference: Interval | None, margin: float | None, seeds: int) -> str:
     if difference.low > bound:
         return "shown"
     return "refuted" if difference.high < bound else "not shown"
+
+
+def overall(compared: Sequence[Compared]) -> dict[str, str]:
+    """Return the verdict on each claim of the report: shown if all its parts are, refuted if one is."""
+    whole: dict[str, str] = {}
+    for name in dict.fromkeys(each.claim.part_of for each in compared if each.claim.part_of):
+        parts = [each.verdict for each in compared if each.claim.part_of == name]
+        missing = next((verdict for verdict in parts if verdict.startswith("no verdict")), None)
+        together = "refuted" if "refuted" in parts else "shown" if set(parts) == {"shown"} else "not shown"
+        whole[name] = missing or together
+    return whole
 
 
 def _seeds(grid: Grid, cells: Cells, arm: str) -> list[int]:
