@@ -13,7 +13,7 @@ from unipic2_evals.scoring import Policy
 
 __all__ = ["compare", "main", "score"]
 
-Bench = Literal["geneval", "dpg", "gedit", "imgedit", "mmbench", "mmmu"]
+Bench = Literal["geneval", "dpg", "gedit", "imgedit", "mmbench", "mmmu", "shapes"]
 
 
 def score(
@@ -42,7 +42,8 @@ def score(
     Args:
         bench: The benchmark.
         dir: The folder. geneval: NNNNN/metadata.jsonl and NNNNN/samples/; dpg: ITEM_ID.png; gedit: the model's folder
-            with fullset/; imgedit: KEY.png; mmbench, mmmu: any folder for the model under test.
+            with fullset/; imgedit: KEY.png; shapes: the suite with the model's pictures; mmbench, mmmu: any folder
+            for the model under test.
         judge: Who looks at the images: replay (only the answers in --answers), http (a served model), local
             (Mask2Former and CLIP for geneval), MODULE:FUNCTION (a function that returns a model), or the name of an
             installed detector. mmbench, mmmu: the model under test, which is asked the questions; rules judge.
@@ -57,9 +58,9 @@ def score(
             mmbench: TSV, JSONL or Parquet; mmmu: JSONL or Parquet.
         sources: imgedit: the folder of source images.
         prompts: The judge's official prompts. gedit: viescore/vie_prompts.py; imgedit: the JSON by edit type.
-        samples: geneval: images a prompt (4). dpg: tiles a picture (4).
-        threshold: geneval: score above which a detection counts (0.3).
-        counting_threshold: geneval: the same for counting prompts (0.9).
+        samples: geneval, shapes: images a prompt (4). dpg: tiles a picture (4).
+        threshold: geneval, shapes: score above which a detection counts (0.3; shapes: 0.5).
+        counting_threshold: geneval, shapes: the same for counting prompts (0.9; shapes: 0.7).
         variant: mmmu: whose rules, lmms_eval (the default) or vlmevalkit.
         missing: What a missing image counts: zero, drop (as the official codes do), or error.
         failed: What an item counts whose answer holds no score: zero, drop (as the official codes do), or error.

@@ -34,6 +34,7 @@ __all__ = [
     "OutputPath",
     "Summary",
     "Verdict",
+    "colors_of",
     "compute_iou",
     "evaluate",
     "filter_detections",
@@ -284,6 +285,19 @@ def filter_detections(
         if best:
             kept[name] = best
     return kept
+
+
+def colors_of(kept: Sequence[Detection], raw: Sequence[Detection], colors: Sequence[str]) -> list[str]:
+    """Return the colours of the boxes that `filter_detections` kept; boxes that are alike share theirs.
+
+    Args:
+        kept: Kept detections of one class.
+        raw: All detections of the class.
+        colors: Colour of each of all.
+    """
+    by_box = {tuple(float(number) for number in box): color for box, color in zip(raw, colors, strict=False)}
+    found = (by_box.get(tuple(box)) for box in kept)
+    return [color for color in found if color is not None]
 
 
 def summary(records: Sequence[Mapping[str, Any]]) -> Summary:

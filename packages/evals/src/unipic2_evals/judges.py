@@ -1,6 +1,7 @@
 """Whom a command line means: a replayed file, a served model, local models, an installed detector."""
 
 import importlib
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -139,8 +140,19 @@ def model_asker(
         assert judge is not None
         return judge(images, request.text)
 
+    def detect_many(requests: Sequence[Request]) -> list[Any]:
+        assert detector is not None
+        images = [request.pictures[0].pixels() for request in requests]
+        values: dict[int, object] = {}
+        for shape in {image.shape for image in images}:  # a batch of one size is what most detectors are quick at
+            chosen = [index for index, image in enumerate(images) if image.shape == shape]
+            for index, seen in zip(chosen, detector([images[index] for index in chosen]), strict=True):
+                values[index] = _plain(Detected(*seen))
+        return [values[index] for index in range(len(images))]
+
     given: dict[Kind, object] = {"detections": detector, "answer": vqa, "reply": judge}
-    return Asker(who, frozenset(kind for kind, model in given.items() if model is not None), ask, workers)
+    kinds = frozenset(kind for kind, model in given.items() if model is not None)
+    return Asker(who, kinds, ask, workers, detect_many if kinds == {"detections"} else None)
 
 
 def _plain(seen: Detected) -> dict[str, object]:

@@ -20,11 +20,14 @@ SHOWN_REASONS = 20
 
 def score_table(report: Report) -> str:
     """Return the table of scores as Markdown; every row says whose judgement it is."""
-    digits = 3 if report["binary"] else 2
     rows = [
         [
             row["name"],
-            _interval_text(Interval(row["value"], row["low"], row["high"], row["total"]), digits),
+            # Proportions have a digit more than scores of 1-5 or 0-10; a benchmark may have both.
+            _interval_text(
+                Interval(row["value"], row["low"], row["high"], row["total"]),
+                3 if report["binary"] or row["high"] <= 1 else 2,
+            ),
             *(row[key] for key in ("total", "missing", "unanswered", "failed")),
             f"{row['judge']} ({row['revision']})",
             row["official"],

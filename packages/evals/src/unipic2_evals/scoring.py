@@ -123,14 +123,18 @@ def score_run(
     by = run.rules or judge
     scores = []
     for measure in measures:
-        interval = measured(value_rows(found.rows, measure), measure, run.binary)
-        if interval is None:
+        binary = run.binary if measure.binary is None else measure.binary
+        interval = measured(value_rows(found.rows, measure), measure, binary)
+        if interval is None and not measure.absent:
             continue
+        name = measure.name
+        if interval is None:
+            name, interval = f"{name} ({measure.absent})", Interval(math.nan, math.nan, math.nan, 0)
         inside = [row for row in found.rows if measure.group in {None, row["group"]}]
         tally = Counter(row["status"] for row in inside)
         scores.append(
             ScoreRow(
-                name=measure.name,
+                name=name,
                 value=official.get(measure.name, interval.mean),
                 low=interval.low,
                 high=interval.high,

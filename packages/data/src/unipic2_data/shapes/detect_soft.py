@@ -78,7 +78,8 @@ def _regions(
         colors = votes.argmax(1)
         purity = votes.max(1) / votes.sum(1)
         along = np.concatenate([np.zeros((1, 3), np.float32), directions[picture, colors]])[reach]  # (B, H, H, 3)
-        own = np.clip((difference * along).sum(-1) / np.maximum((along * along).sum(-1), 1), 0, 1)
+        dots, lengths = (np.einsum("bhwc,bhwc->bhw", along, other) for other in (difference, along))
+        own = np.clip(dots / np.maximum(lengths, 1), 0, 1)
         residue = _core_residue(difference, along, own, labels, count, look.core)
         shapes, overlap, radius = _fit_shapes(own, reach, picture, count, scale, look)
         score = overlap * purity
@@ -95,7 +96,7 @@ def _regions(
             cell = look.cell(box, pool * pixels.shape[1])
             shape, color_name = look.shapes[shapes[index]], names[colors[index]]
             found[picture[index]].append(Detected(shape, color_name, cell, box, float(score[index])))
-    ghost = (np.sqrt((difference**2).sum(-1)) > _GHOST[0]) & ~kept[reach]
+    ghost = (np.einsum("bhwc,bhwc->bhw", difference, difference) > _GHOST[0] ** 2) & ~kept[reach]
     return found, fragment | (ghost.sum((1, 2)) > _GHOST[1] * scale**2)
 
 
@@ -104,16 +105,19 @@ def _explain(difference: np.ndarray, directions: np.ndarray, contrast: float) ->
 
     Colours that are nearer to the background than the contrast explain nothing.
     """
-    flat = difference.reshape(len(difference), -1, 3)
-    dots = flat @ directions.transpose(0, 2, 1)  # (B, HH, K)
-    lengths = (directions**2).sum(-1)[:, None]  # (B, 1, K)
+    strength = np.einsum("bhwc,bhwc->bhw", difference, difference)
+    # Less than half of the contrast is alpha below a half, which no region has.
+    where = np.nonzero(strength >= (_ALPHA * contrast) ** 2)
+    seen, toward = difference[where], directions[where[0]]  # (P, 3), (P, K, 3)
+    dots = np.einsum("pc,pkc->pk", seen, toward)
+    lengths = np.einsum("bkc,bkc->bk", directions, directions)[where[0]]  # (P, K)
     alphas = np.clip(dots / np.maximum(lengths, 1), 0, 1)
     errors = alphas * (alphas * lengths - 2 * dots)  # squared distance of the explanation, but for a constant
     errors = np.where(lengths < contrast**2, np.inf, errors)
     color = errors.argmin(-1)
-    alpha = np.take_along_axis(alphas, color[..., None], -1)[..., 0]
-    shape = difference.shape[:3]
-    return alpha.reshape(shape), color.reshape(shape)
+    every_alpha, every_color = np.zeros(strength.shape, np.float32), np.zeros(strength.shape, np.int64)
+    every_alpha[where], every_color[where] = np.take_along_axis(alphas, color[:, None], -1)[:, 0], color
+    return every_alpha, every_color
 
 
 def _core_residue(

@@ -76,6 +76,10 @@ class Measure(NamedTuple):
     """Only items of this group. None = all."""
     macro: bool = False
     """Whether it is the unweighted mean of the groups' means."""
+    binary: bool | None = None
+    """Whether the values are verdicts, 0 or 1. None = as all of the benchmark's are."""
+    absent: str = ""
+    """Why no item has such a value: the row then stands in the table and says so; empty leaves it out."""
 
 
 class Run(Protocol):

@@ -1,6 +1,5 @@
 """GenEval's output folder, also of the shapes world: ``NNNNN/metadata.jsonl`` and ``NNNNN/samples/*.png``."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -138,7 +137,7 @@ def judge_detections(
         official: Keep the quirks of the official code.
     """
     kept = geneval.filter_detections(objects, metadata["tag"], thresholds)
-    seen = {label: _colors_of(boxes, objects[label], colors.get(label, [])) for label, boxes in kept.items()}
+    seen = {label: geneval.colors_of(boxes, objects[label], colors.get(label, [])) for label, boxes in kept.items()}
     return geneval.evaluate(kept, seen, metadata, official=official)
 
 
@@ -148,10 +147,3 @@ def _metadata(folder: Path) -> Mapping[str, Any]:
         message = f"{path}: missing; every prompt's folder holds its line of the suite"
         raise ValueError(message)
     return as_mapping(as_json(path.read_text(encoding="utf-8"), str(path)), str(path))
-
-
-def _colors_of(kept: Sequence[Sequence[float]], raw: Sequence[Sequence[float]], colors: Sequence[str]) -> list[str]:
-    """Return the colours of the kept boxes; boxes that are alike share theirs."""
-    by_box = {json.dumps([float(number) for number in box]): color for box, color in zip(raw, colors, strict=False)}
-    found = (by_box.get(json.dumps(box)) for box in kept)
-    return [color for color in found if color is not None]

@@ -10,11 +10,12 @@ from unipic2_evals.runs.geneval import GenEvalRun
 from unipic2_evals.runs.imgedit import ImgEditRun
 from unipic2_evals.runs.mmbench import MMBenchRun
 from unipic2_evals.runs.mmmu import MMMURun
+from unipic2_evals.runs.shapes import ShapesRun
 
 __all__ = ["RUNS", "read_run"]
 
 RUNS: dict[str, Callable[[Path, Options], Run]] = {
-    run.name: run for run in (GenEvalRun, DPGRun, GEditRun, ImgEditRun, MMBenchRun, MMMURun)
+    run.name: run for run in (GenEvalRun, DPGRun, GEditRun, ImgEditRun, MMBenchRun, MMMURun, ShapesRun)
 }
 
 

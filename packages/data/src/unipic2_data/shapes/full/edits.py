@@ -67,6 +67,7 @@ AXIS_EDITS = {
 }
 """Held-out axis -> the types of edits that have it."""
 _COMPOSED = ("add", "remove", "replace", "recolour", "move")
+_COLORLESS = frozenset({"white", "gray", "black"})  # grayscale would change nothing
 _FACTOR = 1.3  # of the radius, when an object becomes bigger
 _TRIES = 12  # changes of one source before another is drawn
 
@@ -151,6 +152,8 @@ def _draw(edit_type: str, source: Scene, draws: Draws, axis: str | None) -> tupl
         return [_Change("background", {"ground": ground}, attribute=ground)], replace(source, background=ground)
     if edit_type == "style":
         style = draws.choice(STYLES[1:])
+        if style == "grayscale" and all(name in _COLORLESS for name in (source.background, *_colors(source))):
+            return None
         return [_Change(style, {})], replace(source, style=style)
     if edit_type == "extract":
         item: Item = draws.choice(source.items)
@@ -161,6 +164,10 @@ def _draw(edit_type: str, source: Scene, draws: Draws, axis: str | None) -> tupl
     kinds = {"adjust": ("recolour", "recolour", "bigger", "smaller"), "action": ("move to", "move by")}
     change_or_none = _change(draws.choice(kinds.get(edit_type, (edit_type,))), source, draws, axis)
     return change_or_none and ([change_or_none], _applied(source, change_or_none))
+
+
+def _colors(scene: Scene) -> list[str]:
+    return [item.color for item in scene.items]
 
 
 def _compose(source: Scene, draws: Draws, axis: str | None) -> tuple[list[_Change], Scene] | None:

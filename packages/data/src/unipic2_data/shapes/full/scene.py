@@ -29,6 +29,7 @@ __all__ = [
     "BACKGROUNDS",
     "CELLS",
     "COLORS",
+    "EXTENTS",
     "HELD_OUT_COUNTS",
     "HELD_OUT_PAIRS",
     "MANY",
@@ -75,6 +76,16 @@ CELLS = (
     "middle left", "center", "middle right",
     "bottom left", "bottom center", "bottom right",
 )  # fmt: skip
+EXTENTS = {  # of radius 1: to the left, up, to the right, down
+    "circle": (0.95, 0.95, 0.95, 0.95),
+    "square": (0.85, 0.85, 0.85, 0.85),
+    "triangle": (0.95, 1.0, 0.95, 0.8),
+    "cross": (1.0, 1.0, 1.0, 1.0),
+    "diamond": (1.0, 1.0, 1.0, 1.0),
+    "ring": (0.95, 0.95, 0.95, 0.95),
+    "bar": (0.95, 0.38, 0.95, 0.38),
+    "L": (0.75, 1.0, 0.75, 1.0),
+}
 STYLES = ("plain", "grayscale", "inverted", "outline")
 RELATIONS = ("left of", "right of", "above", "below")
 MAX_ITEMS = 6
@@ -117,6 +128,13 @@ class Item:
     def held_out(self) -> bool:
         """Whether it is a held-out pair of colour and shape."""
         return (self.color, self.shape) in HELD_OUT_PAIRS
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """How far it reaches: left, top, right, bottom in world units."""
+        left, top, right, bottom = EXTENTS[self.shape]
+        edges = (self.x - left * self.r, self.y - top * self.r, self.x + right * self.r, self.y + bottom * self.r)
+        return tuple(round(edge, 3) for edge in edges)  # type: ignore[return-value]
 
     def moved_to(self, cell: int) -> Item:
         """Return the object in another cell, at the same place within the cell."""
@@ -172,8 +190,11 @@ class Scene:
         return 0 < len(self.items) <= MAX_ITEMS and all(contrasts(item.color, self.background) for item in self.items)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the scene as plain data."""
-        items = [{"shape": i.shape, "color": i.color, "cell": i.cell, "x": i.x, "y": i.y, "r": i.r} for i in self.items]
+        """Return the scene as plain data; ``box`` is for readers who do not know the shapes."""
+        items = [
+            {"shape": i.shape, "color": i.color, "cell": i.cell, "x": i.x, "y": i.y, "r": i.r, "box": list(i.box)}
+            for i in self.items
+        ]
         return {
             "world": "full",
             "units": WORLD_UNITS,
@@ -186,7 +207,8 @@ class Scene:
     @staticmethod
     def from_json(data: dict[str, Any]) -> Scene:
         """Return the scene that `to_json` described."""
-        return Scene(data["background"], tuple(Item(**item) for item in data["items"]), data["style"])
+        fields = [{name: value for name, value in item.items() if name != "box"} for item in data["items"]]
+        return Scene(data["background"], tuple(Item(**item) for item in fields), data["style"])
 
 
 def contrasts(color: str, background: str) -> bool:
