@@ -73,7 +73,7 @@ def train_cell(cell: Cell, run: Path, parent: Path | None) -> float:
     Args:
         cell: What to train.
         run: The run's folder.
-        parent: Run of the parent, whose export it starts from.
+        parent: Run of the parent, from whose model it starts.
     """
     from unipic2_train import cli, runner
     from unipic2_train.tracking import RunError, find_checkpoint
@@ -90,7 +90,7 @@ def train_cell(cell: Cell, run: Path, parent: Path | None) -> float:
         file.parent.mkdir(parents=True, exist_ok=True)
         recipe = cell.recipe
         if parent is not None:
-            recipe = recipes.merge(recipe, nested({cell.parent_key: str(parent / "export")}))
+            recipe = recipes.merge(recipe, nested({cell.parent_key: str(parent / cell.parent_folder)}))
         file.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
         arguments = ["--config", str(file), "--run_dir", str(run)]
     cli.run_stage(cell.stage, arguments)

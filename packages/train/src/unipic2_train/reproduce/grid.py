@@ -44,7 +44,8 @@ class Cell:
         stage: The stage that is run.
         recipe: Its whole configuration.
         parent: Arm whose cell of this seed it goes on from, or None.
-        parent_key: Where the recipe takes the parent's exported model.
+        parent_key: Key of the recipe that takes the parent's model.
+        parent_folder: Where that lies in the parent's run.
     """
 
     arm: str
@@ -53,6 +54,7 @@ class Cell:
     recipe: dict[str, Any]
     parent: str | None = None
     parent_key: str = "model.kontext.checkpoint"
+    parent_folder: str = "export"
 
     @property
     def name(self) -> str:
@@ -198,11 +200,12 @@ def short_recipe(name: str, steps: int, seed: int, settings: Mapping[str, Any]) 
             continue
         changed = {**callback.get("init_args", {}), **own.get(kind, {})}
         callbacks.append({"class_path": callback["class_path"], "init_args": changed})
-    warmup = recipe["model"]["optimizer"].get("warmup_steps", 0)
+    warmup = recipe["model"]["optimizer"].get("warmup_steps")
+    shorter = {} if warmup is None else {"model.optimizer.warmup_steps": min(warmup, steps // 10)}
     wanted = {
         "seed_everything": seed,
         "data.seed": seed,
-        "model.optimizer.warmup_steps": min(warmup, steps // 10),
+        **shorter,
         "trainer.max_steps": steps,
         "trainer.val_check_interval": steps,
         "trainer.callbacks": callbacks,

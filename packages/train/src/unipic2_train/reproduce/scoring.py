@@ -26,10 +26,11 @@ MEASURES = {
 PICTURES = 6
 """Pictures of each kind on the page."""
 BATCH = 100
+LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
 def score_kontext(run: Path, samples: int) -> Scored:
-    """Sample from a run's exported model and judge each picture.
+    """Sample from a run's exported model, or from what it adapted with its adapter, and judge each picture.
 
     Args:
         run: The run's folder, with ``config.yaml`` and ``export/``.
@@ -44,15 +45,20 @@ def score_kontext(run: Path, samples: int) -> Scored:
     from unipic2_data.loader import eval_batches
     from unipic2_data.manifest import Manifest
     from unipic2_data.shapes.detect_soft import SoftAlphaDetector
+    from unipic2_dit.checkpoint import load_lora, load_pipeline
     from unipic2_train.callbacks.grid import GridCell
     from unipic2_train.metrics.shapes import judge_shapes
     from unipic2_train.sampler import SamplingConfig, generate
-    from unipic2_train.system import FrozenParts, build_transformer
+    from unipic2_train.system import FrozenParts
 
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    frozen = FrozenParts(run / "export", device)
-    transformer = build_transformer(run / "export", "checkpoint", device=device).eval()
+    adapted = (run / "export" / LORA_FILE).is_file()
+    model = home.path(config["model"]["kontext"]["checkpoint"]) if adapted else run / "export"
+    pipeline = load_pipeline(model, device=device, use_text=False)
+    if adapted:
+        load_lora(pipeline, run / "export")
+    frozen, transformer = FrozenParts(model, device), pipeline.transformer.eval()
     sampling = SamplingConfig(**config["model"]["kontext"]["sampling"])
     manifest, detector = Manifest.load(home.path(config["data"]["path"])), SoftAlphaDetector()
     found: dict[str, dict[tuple[str, str], list[float]]] = {name: {} for name in MEASURES}
