@@ -31,6 +31,7 @@ class Entry:
     summary: str
     module: str = ""
     default: str = ""
+    data: str = "unipic2_train.datamodule:ShardData"
 
 
 STAGES = {
@@ -45,6 +46,18 @@ STAGES = {
         "unipic2_train.stages.finetune:FinetuneStage",
         "finetune/tiny",
     ),
+    "edit-rl": Entry(
+        "reinforce editing by what its own edits score (PDTR's first half)",
+        "unipic2_train.stages.reinforce:ReinforceStage",
+        "edit-rl/tiny",
+        "unipic2_train.rl.data:RolloutData",
+    ),
+    "t2i-rl": Entry(
+        "reinforce text-to-image by what its own pictures score (PDTR's second half)",
+        "unipic2_train.stages.reinforce:ReinforceStage",
+        "t2i-rl/tiny",
+        "unipic2_train.rl.data:RolloutData",
+    ),
 }
 WORKFLOWS = {
     "foundation": Entry(
@@ -53,6 +66,11 @@ WORKFLOWS = {
     "encode": Entry(
         "run a recipe's VAE and text encoders over its data once, for `data.cache`",
         "unipic2_train.workflows.encode:run",
+        "tiny",
+    ),
+    "pdtr": Entry(
+        "reinforce editing, then text-to-image from what that exports",
+        "unipic2_train.workflows.pdtr:run",
         "tiny",
     ),
 }
@@ -95,8 +113,9 @@ def run_stage(name: str, arguments: list[str]) -> Path:
 def parse_recipe(path: Path) -> None:
     """Parse a shipped recipe against its stage's signature, without building anything.
 
-    A stage's recipe lies in a folder of the stage's name; ``home/`` recipes belong to ``home.provide``; any other
-    file is a layer and is parsed on top of ``pretrain/tiny``.
+    A stage's recipe lies in a folder of the stage's name, and its own layers in a folder below that, which are parsed
+    on top of its default; ``home/`` recipes belong to ``home.provide``; any other file is a layer and is parsed on top
+    of ``pretrain/tiny``.
     """
     name = path.relative_to(recipes.folder()).with_suffix("").as_posix()
     group = name.split("/")[0]
@@ -106,7 +125,7 @@ def parse_recipe(path: Path) -> None:
     from unipic2_train import runner
 
     stage = group if group in STAGES else "pretrain"
-    layers = [name] if group in STAGES else [STAGES[stage].default, name]
+    layers = [name] if group in STAGES and name.count("/") == 1 else [STAGES[stage].default, name]
     arguments = _layered(stage, [part for layer in layers for part in ("--config", layer)])
     runner.parse(STAGES[stage], arguments)
 
@@ -204,7 +223,7 @@ def _run(arguments: list[str]) -> None:
 def _run_workflow(name: str, arguments: list[str]) -> None:
     if WORKFLOWS[name].module:
         if arguments[:1] in (["-h"], ["--help"]):
-            print(usage.ENCODE)
+            print(usage.WORKFLOWS[name])
             return
         module, function = WORKFLOWS[name].module.split(":")
         getattr(importlib.import_module(module), function)(arguments)

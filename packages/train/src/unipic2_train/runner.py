@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
-from unipic2_data.manifest import Manifest
-from unipic2_data.plan import Plan
 from unipic2_train import home
 from unipic2_train.datamodule import ShardData
 from unipic2_train.tracking import Run, RunError, Tracker, find_checkpoint, git_revision, package_versions
@@ -42,11 +40,12 @@ class Parser(LightningArgumentParser):
 class StageCLI(LightningCLI):
     """Lightning's CLI over one stage, with a run folder, MLflow, and things made on first use."""
 
-    def __init__(self, stage: str, model: type[LightningModule], arguments: list[str], *, build: bool = True) -> None:
+    def __init__(self, stage: str, entry: Entry, arguments: list[str], *, build: bool = True) -> None:
         self.stage, self.arguments, self.build = stage, arguments, build
+        self.data: type[ShardData] = _imported(entry.data)
         super().__init__(
-            model,
-            ShardData,
+            _imported(entry.module),
+            self.data,
             run=False,
             save_config_callback=None,
             parser_class=Parser,
@@ -73,7 +72,7 @@ class StageCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build trainer, stage and data, unless only the configuration is wanted."""
         if self.build:
-            _check_data(self.config)
+            self.data.check(self.config.data)
             self.run_record = _open_run(self.stage, self.config)
             super().instantiate_classes()
 
@@ -96,13 +95,13 @@ class StageCLI(LightningCLI):
 
 def parse(entry: Entry, arguments: list[str]) -> Namespace:
     """Return the validated configuration of a stage without building or making anything."""
-    return StageCLI("parse", _stage_class(entry), arguments, build=False).config
+    return StageCLI("parse", entry, arguments, build=False).config
 
 
 def run(entry: Entry, stage: str, action: str, arguments: list[str]) -> Path:
     """Run an action of a stage and return the run's folder."""
     _quiet()
-    cli = StageCLI(stage, _stage_class(entry), arguments)
+    cli = StageCLI(stage, entry, arguments)
     folder = cli.run_record.folder
     checkpoint = str(find_checkpoint(Path(cli.config.resume))) if cli.config.resume else None
     if cli.trainer.is_global_zero:
@@ -149,7 +148,7 @@ def export_run(run: Path, out: Path) -> None:
     layers = ["--config", str(record.folder / "config.yaml"), "--config", "hardware/cpu"]
     flags = ["--trainer.logger", "false", "--trainer.limit_val_batches", "0", "--resume", str(checkpoint)]
     _quiet()
-    cli = StageCLI(record.stage, _stage_class(STAGES[record.stage]), _layered(record.stage, [*layers, *flags]))
+    cli = StageCLI(record.stage, STAGES[record.stage], _layered(record.stage, [*layers, *flags]))
     cli.trainer.validate(cli.model, cli.datamodule, ckpt_path=str(checkpoint), verbose=False)
     from unipic2_train.callbacks.ema import averaged_weights
 
@@ -158,15 +157,9 @@ def export_run(run: Path, out: Path) -> None:
     print(f"exported {checkpoint} to {out}")  # noqa: T201
 
 
-def _stage_class(entry: Entry) -> type[LightningModule]:
-    module, name = entry.module.split(":")
+def _imported(place: str) -> Any:
+    module, name = place.split(":")
     return getattr(importlib.import_module(module), name)
-
-
-def _check_data(config: Namespace) -> None:
-    """Read what there is to train on before a run's folder is made."""
-    data = config.data
-    Plan(Manifest.load(home.path(data.path)).kinds("train"), data.seed, data.global_batch, data.tasks)
 
 
 def _open_run(stage: str, config: Namespace) -> Run:

@@ -1,6 +1,6 @@
 """Help texts of workflows: apart from the workflows, so that ``--help`` imports nothing heavy."""
 
-__all__ = ["ENCODE"]
+__all__ = ["ENCODE", "PDTR", "WORKFLOWS"]
 
 ENCODE = """\
 usage: lightning run encode [--config RECIPE ...] --data.cache.path DIR [--key value ...]
@@ -14,3 +14,16 @@ After an interruption, or with more data, run it again: only what is missing is 
   --data.flip SHARE                                above 0: mirrored pictures are encoded too
   --batch_size N                                   pictures or prompts encoded at once (default: 8)
   --sizes_only                                     say how large the cache would be, and stop"""
+
+PDTR = """\
+usage: lightning run pdtr [--preset NAME] [--algorithm NAME] [--checkpoint DIR] [--run_dir DIR] [--key value ...]
+
+Run edit-rl, and t2i-rl from the model that it exports (averaged, adapter merged). Other keys go to both stages.
+
+  --preset NAME       recipe of both stages: tiny (default), sd35m, debug
+  --algorithm NAME    pdtr-faithful, pdtr-fast or nft (default: the recipe's, pdtr-fast)
+  --checkpoint DIR    model folder or hub id to start from (default: the recipe's)
+  --run_dir DIR       folder for both runs (default: ./runs/pdtr-TIME)"""
+
+WORKFLOWS = {"encode": ENCODE, "pdtr": PDTR}
+"""By name, of those that say more than their preset."""

@@ -1,0 +1,76 @@
+"""What a reward is: anything that scores a batch of pictures.
+
+A reward is a class of its own; a recipe names it by ``class_path`` and gives it a weight, and every reward is logged
+apart. It may run in this process or ask a server. A score that could not be had is NaN, never a number: its image is
+left out of its group, counted, and beyond a rate the run stops.
+
+Legend: B pictures.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+__all__ = ["Reward", "RewardRequest", "WeightedReward", "scores_of"]
+
+
+@dataclass
+class RewardRequest:
+    """Pictures of one kind to score, and what was asked for."""
+
+    kind: str
+    """"t2i" or "edit"."""
+    pictures: Tensor
+    """What was made, uint8 (B, H, W, 3), on the CPU."""
+    prompts: list[str]
+    """What was asked for, B."""
+    groups: list[str]
+    """Key of the row that each picture was made for: the pictures of a group share it, B."""
+    meta: list[dict[str, Any]]
+    """JSON object of each row, with what a scorer needs beside the text (see ``unipic2_data.sample``), B."""
+    sources: Tensor | None = None
+    """Pictures to edit, uint8 (B, H', W', 3), or ``None``."""
+    targets: Tensor | None = None
+    """How the data's own edit looks, uint8 (B, H, W, 3), or ``None``."""
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+
+class Reward(ABC):
+    """Scores pictures; better is higher."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("t2i", "edit")
+    """The kinds that this reward can score."""
+
+    @abstractmethod
+    def __call__(self, request: RewardRequest) -> Tensor:
+        """Return one score a picture, float (B,); NaN where it could not be had."""
+
+
+@dataclass
+class WeightedReward:
+    """A reward and its weight in the sum."""
+
+    reward: Reward
+    """Which, by class_path and init_args."""
+    weight: float = 1.0
+    """Its weight."""
+
+
+def scores_of(name: str, reward: Reward, request: RewardRequest) -> Tensor:
+    """Return a reward's scores, float64 (B,), checked.
+
+    Raises:
+        ValueError: The reward returned another number of scores.
+    """
+    scores = torch.as_tensor(reward(request), dtype=torch.float64).cpu()
+    if scores.shape != (len(request),):
+        msg = f"reward {name!r} returned scores of shape {tuple(scores.shape)} for {len(request)} pictures"
+        raise ValueError(msg)
+    return scores.masked_fill(~scores.isfinite(), torch.nan)
