@@ -2,6 +2,7 @@
 
 The learning rate is per optimiser step (not per micro-batch), the schedule counts optimiser steps.
 Defaults: Skywork UniPic 2.0 report, pre-training: AdamW (0.9, 0.95), eps 1e-8, weight decay 0.05, cosine decay.
+A recipe may give the blocks' matrices to Muon instead, as the tiny preset does.
 """
 
 from __future__ import annotations
@@ -13,17 +14,27 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
+from unipic2_train.muon import Muon
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from torch import Tensor, nn
 
-    from torch import nn
+__all__ = ["MuonConfig", "OptimizerConfig", "configure", "learning_rate_factor"]
 
-__all__ = ["OptimizerConfig", "configure", "learning_rate_factor"]
+
+@dataclass
+class MuonConfig:
+    """Muon for the matrices of the transformer's blocks; AdamW keeps what is left (see ``unipic2_train.muon``)."""
+
+    learning_rate: float = 0.02
+    """Peak learning rate of the matrices, per optimiser step: how far all their directions move."""
+    momentum: float = 0.95
+    """Decay rate of the momentum."""
 
 
 @dataclass
 class OptimizerConfig:
-    """AdamW and its schedule."""
+    """AdamW, or Muon and AdamW, and their schedule."""
 
     learning_rate: float = 4e-5
     """Peak learning rate, per optimiser step."""
@@ -39,6 +50,8 @@ class OptimizerConfig:
     """Decay after the warm-up, until the trainer's max_steps."""
     final_fraction: float = 0.0
     """Learning rate at max_steps, as a fraction of the peak."""
+    muon: MuonConfig | None = None
+    """Train the blocks' matrices with Muon; ``null``: AdamW for all."""
 
 
 def learning_rate_factor(step: int, config: OptimizerConfig, max_steps: int) -> float:
@@ -68,29 +81,39 @@ class RecipeSchedule(LambdaLR):
             group["lr"] = base * factor(self.last_epoch)
 
 
-def configure(parameters: Iterable[nn.Parameter], config: OptimizerConfig, max_steps: int) -> dict[str, Any]:
-    """Return Lightning's optimiser configuration for the trainable parameters.
+def configure(module: nn.Module, config: OptimizerConfig, max_steps: int) -> dict[str, Any]:
+    """Return Lightning's optimiser configuration for the trainable parameters of a module.
 
     Raises:
-        ValueError: A cosine schedule without a positive ``max_steps``, or nothing to train.
+        ValueError: A cosine schedule without a positive ``max_steps``, nothing to train, or nothing for Muon.
     """
     if config.schedule == "cosine" and max_steps <= 0:
         msg = "a cosine schedule needs --trainer.max_steps (a positive number of optimiser steps)"
         raise ValueError(msg)
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     if not trained:
         msg = "no parameter is trainable: check the recipe's adapter and freezing"
         raise ValueError(msg)
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    hidden = {name for name, parameter in trained.items() if config.muon and _is_hidden_matrix(name, parameter)}
+    if config.muon and not hidden:
+        msg = "optimizer.muon found no matrix of a transformer block to train; leave it out for this stage or adapter"
+        raise ValueError(msg)
+    left = [parameter for name, parameter in trained.items() if name not in hidden]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in left if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in left if p.ndim < 2], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=config.learning_rate,
-        betas=config.betas,
-        eps=config.eps,
-        fused=True,
-    )
+    if config.muon:
+        matrices = [parameter for name, parameter in trained.items() if name in hidden]
+        muon = {"lr": config.muon.learning_rate, "momentum": config.muon.momentum, "weight_decay": config.weight_decay}
+        groups.append({"params": matrices, **muon})
+    groups = [group for group in groups if group["params"]]
+    defaults: dict[str, Any] = {"lr": config.learning_rate, "betas": config.betas, "eps": config.eps}
+    optimizer = Muon(groups, **defaults) if config.muon else torch.optim.AdamW(groups, **defaults, fused=True)
     schedule = RecipeSchedule(optimizer, lambda step: learning_rate_factor(step, config, max_steps))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _is_hidden_matrix(name: str, parameter: Tensor) -> bool:
+    """Tell what Muon is made for: matrices between hidden states, neither modulations nor the low ranks of a LoRA."""
+    return parameter.ndim == 2 and "transformer_blocks." in name and ".norm" not in name and "lora_" not in name

@@ -60,4 +60,4 @@ class FinetuneStage(LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Return optimiser and schedule."""
-        return optim.configure(self.parameters(), self.optimizer, self.trainer.max_steps)
+        return optim.configure(self, self.optimizer, self.trainer.max_steps)
