@@ -1,6 +1,9 @@
 import io
 import json
 import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -80,3 +83,74 @@ class Files:
 def files() -> Files:
     """Makes small files in foreign layouts."""
     return Files()
+
+
+class Server:
+    """A web server of a folder that breaks when it is told to.
+
+    Attributes:
+        busy: Answers with status 503 that are still to come.
+        breaks: Answers that are still to be broken off in the middle.
+        dead: Whether every answer is broken off before its first byte.
+        ranges: Whether ranges are known.
+        requests: The paths that were asked for.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.busy = self.breaks = 0
+        self.dead, self.ranges, self.requests = False, True, []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                outer.requests.append(self.path)
+                if outer.busy:
+                    outer.busy -= 1
+                    self.send_error(503)
+                    return
+                file = root / self.path.lstrip("/")
+                if not file.is_file():
+                    self.send_error(404)
+                    return
+                data, asked = file.read_bytes(), self.headers.get("Range")
+                if asked and outer.ranges:
+                    start, _, stop = asked.removeprefix("bytes=").partition("-")
+                    if int(start) >= len(data):
+                        self.send_error(416)
+                        return
+                    data = data[int(start) : int(stop) + 1 if stop else None]
+                self.send_response(206 if asked and outer.ranges else 200)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                if outer.dead or outer.breaks:
+                    outer.breaks = max(0, outer.breaks - 1)
+                    self.wfile.write(data[: 0 if outer.dead else len(data) // 2])
+                    self.close_connection = True
+                    return
+                self.wfile.write(data)
+
+            def log_message(self, *args):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Path], Server]]:
+    """Serves folders until the end of the test."""
+    servers = []
+
+    def start(root: Path) -> Server:
+        servers.append(Server(root))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()

@@ -94,11 +94,15 @@ class SampleStore:
         where = f"{shard.path}, sample {number}"
         try:
             start, length = self._table(shard)[number].tolist()
-            data = self.tars.part(shard.path, start, length) if start >= 0 < length else b""
+            is_inside = 0 <= start < start + length <= shard.bytes
+            data = self.tars.part(shard.path, start, length) if is_inside else b""
         except DataError as error:
             msg = f"{where}: {error}"
             raise BadSample(msg, "shard cannot be read") from error
-        if len(data) < max(length, 1):
+        if not is_inside:
+            msg = f"{where}: the index names {length} bytes from {start} on, of {shard.bytes}. Make it again."
+            raise BadSample(msg, "damaged index")
+        if len(data) < length:
             msg = f"{where}: cut off, the shard ends before it. Copy or make the shard again."
             raise BadSample(msg, "cut off")
         try:

@@ -62,8 +62,10 @@ def _members(read: Callable[[int], bytes], where: str) -> Iterator[tuple[str | N
     while block := read(_BLOCK):
         if block == _END:
             return
-        info = _header(block)
         at, position = position, position + len(block)
+        if len(block) < _BLOCK:
+            break
+        info = _header(block)
         if info is None:
             if is_sound:
                 yield None, f"{where}: damaged header at byte {at}.".encode()

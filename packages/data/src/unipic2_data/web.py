@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Web", "WebFiles"]
 
 _CONNECTIONS = 4
-_LARGEST = 2**40
+_LARGEST, _PIECE = 2**40, 2**20
 _OK, _PARTIAL, _NOT_SATISFIABLE = 200, 206, 416
 _FAILED, _BUSY = 500, frozenset({408, 425, 429})
 
@@ -111,6 +111,8 @@ class _Response:
 
     def __init__(self, response: BaseHTTPResponse) -> None:
         self._response = response
+        length = response.headers.get("Content-Length", "")
+        self._left = int(length) if length.isdecimal() else None  # bytes still to come, if the server said so
         self._ended = response.status == _NOT_SATISFIABLE  # asked for what is beyond the end
 
     def read(self, count: int) -> bytes:
@@ -120,16 +122,21 @@ class _Response:
         import urllib3
 
         try:
-            piece = self._response.read(min(count, 2**20))
+            piece = self._response.read1(min(count, _PIECE))
         except urllib3.exceptions.HTTPError as error:
             msg = f"the connection broke ({_why(error)})"
             raise Again(msg) from error
+        if self._left is not None:
+            self._left -= len(piece)
+            if not piece and self._left:
+                msg = f"the connection broke, {self._left} bytes too early"
+                raise Again(msg)
         self._ended = not piece
         return piece
 
     def close(self) -> None:
         """Give the connection back if the body was read, else close it."""
-        if self._ended:
+        if self._ended or self._left == 0:
             self._response.drain_conn()
             self._response.release_conn()
         else:
