@@ -84,10 +84,13 @@ def sample(
     if limit is not None:
         suite = replace(suite, works=suite.works[:limit], finish=None)  # the official lists name every picture
 
+    from transformers.utils import logging
+
     from unipic2_dit.checkpoint import load_lora, load_pipeline, resolve_folder
     from unipic2_train.benchmarks import manifest
     from unipic2_train.benchmarks.sampling import SamplerOptions, make_suite, reconstruct
 
+    logging.disable_progress_bar()  # one a text encoder would hide the bar of the files
     where, numbers = _device_and_dtype(device, dtype)
     model = resolve_folder(checkpoint, revision=revision)
     pipeline = load_pipeline(model, dtype=numbers)
