@@ -135,5 +135,6 @@ class Resting:
         try:
             return read()
         except DataError as error:
-            self._until[name] = time.monotonic() + self._seconds, str(error)
+            if isinstance(error.__cause__, Again):  # else the answer was clear, and cost no pauses
+                self._until[name] = time.monotonic() + self._seconds, str(error)
             raise
