@@ -26,7 +26,8 @@ CLIPS = {
     ("constant_eta", "dppo_mask"): 1e-5,
 }
 """Published trust-region widths: Flow-GRPO, Flow-GRPO-Fast, DanceGRPO, GRPO-Guard, Flow-DPPO. A mean over latent
-elements shrinks log-ratios, so these belong to 512 px; smaller latents bear wider ones."""
+elements shrinks log-ratios, so these belong to 512 px; smaller latents bear wider ones. That of cps was published for
+log-ratios times 2 std^2, which is about 1 in the steps that Flow-GRPO-Fast trains."""
 
 
 @dataclass

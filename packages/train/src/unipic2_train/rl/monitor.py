@@ -1,4 +1,4 @@
-"""What a reinforcement run shows: every metric of every iteration, and a progress bar that counts iterations."""
+"""What a reinforcement run shows: every metric, a progress bar that counts iterations, grids from before to after."""
 
 from __future__ import annotations
 
@@ -8,10 +8,25 @@ from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 from tqdm import tqdm
 
+from unipic2_train.callbacks.samples import SampleGrid
+
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
-__all__ = ["ReinforcementMonitor"]
+__all__ = ["GridBeforeAndAfter", "ReinforcementMonitor"]
+
+
+class GridBeforeAndAfter(SampleGrid):
+    """Draw the grid of fixed prompts and noise before the first iteration too, to see what reinforcement changed.
+
+    Args:
+        samples: Samples of each kind, from the start of the validation split.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw what the run starts from, unless it was resumed."""
+        if trainer.global_step == 0 and trainer.limit_val_batches:
+            self._draw(trainer, pl_module, "validation", "step-00000000.png")
 
 
 class ReinforcementMonitor(Callback):
