@@ -6,7 +6,9 @@ lmms-eval finds it by the entry-point group ``lmms_eval.models`` under the name 
     python -m lmms_eval --model unipic2 --model_args factory=package.module:build --tasks mmmu_val
 
 ``factory`` names a function without arguments that returns a `unipic2_evals.protocols.Judge`. It answers
-``generate_until`` from images and a question; tasks that want likelihoods or several rounds are refused.
+``generate_until`` from images and a question; tasks that want likelihoods or several rounds are refused. What the model
+says goes to lmms-eval word for word: its editing tasks (``gedit_bench``, ``imgedit``; ``--process_with_media``) expect
+JSON, ``{"text": ..., "images": [paths]}``.
 """
 
 from collections.abc import Sequence

@@ -1,5 +1,6 @@
 """Pictures of a benchmark: the same whatever the batch and the number of processes, kept, and never of two models."""
 
+import io
 import json
 
 import numpy as np
@@ -63,6 +64,7 @@ def test_finished_pictures_are_kept(dpg, tmp_path):
     before = pictures(tmp_path)
     (tmp_path / "vrd7.png").unlink()
     times = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.png")}
+    assert dpg(tmp_path, limit=2).startswith("0 files made, 2 were there")
     assert dpg(tmp_path).startswith("1 files made, 2 were there")
     assert times.items() <= {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.png")}.items()
     assert_alike(before, pictures(tmp_path))
@@ -78,7 +80,7 @@ def test_the_manifest_says_what_decides_about_pixels(dpg, model, tmp_path):
     assert said["sampler"] == said["sampler"] | wanted
     assert said["sampler"]["scheduler_config"]["shift"] == 3.0
     assert said["seed"] == 0
-    assert said["prompts"]["limit"] == 1
+    assert said["prompts"] | {"prompts": 3, "tiles": 4, "official_counts": {"prompts": 1065}} == said["prompts"]
     assert len(said["prompts"]["sha256"]) == 64
     (maker,) = said["made_by"]
     assert {"torch", "diffusers"} <= set(maker["versions"])
@@ -165,3 +167,23 @@ def test_shapesbench_gets_pictures_beside_its_truth(model, official, tmp_path):
     assert not any(name.startswith("qa/") and name.endswith("0.png") for name in found), "this model answers nothing"
     assert Image.open(out / "t2i/a/00000.png").size == (32, 32)
     assert Image.open(out / "edit/b/00000.png").size == (40, 24)
+
+
+def test_batches_are_as_large_as_asked_for_and_of_one_size():
+    from unipic2_evals.pictures import Embedded
+    from unipic2_train.benchmarks.sampling import _batches
+    from unipic2_train.benchmarks.suite import Work
+
+    plain = [Work(str(number), "p", f"{number}.png") for number in range(200)]
+    assert [len(batch) for batch in _batches(plain, 80)] == [80, 80, 40]
+    pictures = [Embedded(data) for data in (png_of(8, 8), png_of(8, 16))]
+    edits = [Work(str(number), "p", f"{number}.png", source=pictures[number % 2]) for number in range(10)]
+    batches = list(_batches(edits, 3))
+    assert [len(batch) for batch in batches] == [3, 3, 2, 2]
+    assert all(len({source.size for _, source in batch}) == 1 for batch in batches)
+
+
+def png_of(width, height):
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height)).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -4,6 +4,7 @@ What is slow to import is imported when it is used: ``--help`` and ``--check_dat
 """
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -57,7 +58,7 @@ def sample(
         samples: geneval: pictures a prompt (4). dpg: tiles a picture (4).
         language: gedit: only the instructions in en or cn.
         check_data: Only count what --data holds and compare with the published benchmark.
-        limit: Make only the first so many files, to try something out.
+        limit: Make only the first so many files, to try something out; without it, the same folder is gone on with.
         steps: Denoising steps.
         guidance: Scale of classifier-free guidance; 1 turns it off.
         negative_prompt: What to lead away from.
@@ -80,7 +81,7 @@ def sample(
         raise ValueError(msg)
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     for line in suite.deviations() if rank == 0 else ():
-        print(f"warning: {line}")  # noqa: T201
+        print(f"warning: {line}", file=sys.stderr)  # noqa: T201
     if limit is not None:
         suite = replace(suite, works=suite.works[:limit], finish=None)  # the official lists name every picture
 
@@ -99,7 +100,7 @@ def sample(
     pipeline.to(where)
     options = SamplerOptions(steps, guidance, negative_prompt, height, width, seed, batch_size)
     facts = {
-        **manifest.suite_facts(suite, limit, seed),
+        **manifest.suite_facts(suite, seed),
         "model": manifest.model_facts(model, checkpoint, revision, lora, lora_scale),
         "sampler": manifest.sampler_facts(pipeline, options),
     }

@@ -125,7 +125,7 @@ def sampler_facts(pipeline: StableDiffusion3KontextPipeline, options: SamplerOpt
     }
 
 
-def suite_facts(suite: Suite, limit: int | None, seed: int) -> dict[str, Any]:
+def suite_facts(suite: Suite, seed: int) -> dict[str, Any]:
     """Return which pictures there are and what names their noise."""
     return {
         "bench": suite.bench,
@@ -133,7 +133,6 @@ def suite_facts(suite: Suite, limit: int | None, seed: int) -> dict[str, Any]:
             "sha256": suite.digest,
             **suite.counts,
             **suite.settings,
-            "limit": limit,
             "official_counts": suite.official,
         },
         "seed": seed,

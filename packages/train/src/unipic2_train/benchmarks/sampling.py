@@ -124,7 +124,7 @@ def _batches(works: Sequence[Work], batch_size: int) -> Iterator[list[Loaded]]:
         waiting.setdefault(size, []).append((work, source))
         if sum(of_size[0].tiles for of_size in waiting[size]) >= batch_size:
             yield waiting.pop(size)
-        elif sum(map(len, waiting.values())) > WAITING:
+        elif sum(map(len, waiting.values())) > WAITING + batch_size:
             yield waiting.pop(max(waiting, key=lambda size: len(waiting[size])))
     yield from waiting.values()
 
