@@ -145,6 +145,11 @@ def test_index_and_split(tmp_path, files):
     done = run("index", tmp_path / "in", "--workers", 1)
     assert done.returncode == 0, done.stderr
     assert "wrote 8 (train: 8 t2i)" in done.stdout
+    (tmp_path / "in" / "samples.npz").unlink()
+    done = run("table", tmp_path / "in", "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    assert "8 samples" in done.stdout
+    assert (tmp_path / "in" / "samples.npz").is_file()
     done = run("split", tmp_path / "in", tmp_path / "out", "--validation", 0.25, "--test", 0.1, "--workers", 1)
     assert done.returncode == 0, done.stderr
     assert Manifest.load(tmp_path / "out").counts == {"test": {"t2i": 1}, "train": {"t2i": 5}, "validation": {"t2i": 2}}

@@ -18,12 +18,20 @@ from unipic2_data.adapters.places import FolderPlace
 from unipic2_data.adapters.record import Record, Skipped
 from unipic2_data.adapters.rows import read_rows, row_parts
 from unipic2_data.adapters.tar import TarSource
+from unipic2_data.batch import Batch
 from unipic2_data.convert import Conversion, convert
 from unipic2_data.errors import DataError
 from unipic2_data.images import decode_rgb, decode_small, encode_png, picture_size, plain_picture
-from unipic2_data.manifest import Manifest
+from unipic2_data.loader import TrainLoader
+from unipic2_data.manifest import Manifest, ShardWriter
 from unipic2_data.notes import Notes
+from unipic2_data.pool import Pool
+from unipic2_data.quarantine import Fault
 from unipic2_data.sample import Image, Sample, document_from_tar, sample_from_tar, sample_to_tar
+from unipic2_data.sources import Source
+from unipic2_data.storage import LocalFiles
+from unipic2_data.table import TABLE, SampleTable
+from unipic2_data.tar_stream import tar_samples
 from unipic2_data.tars import tar_members
 
 bounded = settings(
@@ -228,3 +236,51 @@ def test_notes(tmp_path, data):
     except DataError:
         return
     notes.of("data", "k")
+
+
+@bounded
+@given(damaged([*TARS, TARS[0][:-1024] * 3 + bytes(1024), TARS[1] + TARS[2]]) | st.binary(max_size=2000))
+def test_streamed_tars(data):
+    found = list(tar_samples(io.BytesIO(data).read, "here"))
+    assert all(isinstance(one, (Sample, Fault)) for one in found)
+    assert len(found) <= len(data) // 512 + 2
+
+
+PICTURE = Image(encode_png(np.zeros((8, 8, 3), np.uint8)))
+PAIR = sample_to_tar(Sample("a-1", "edit", {"instruction": ["x", "y"], "height": 8, "width": 8}, PICTURE, [PICTURE]))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@settings(bounded, max_examples=50)
+@given(pieces=st.lists(damaged([PAIR]), min_size=2, max_size=2))
+def test_training_on_damaged_samples(tmp_path, pieces):
+    """Whatever the bytes of a sample are: a batch of full size, and a reason for each row without weight."""
+    with ShardWriter(tmp_path, "train.tar", "train", "edit") as writer:
+        for piece in (PAIR, *pieces):
+            writer.append(piece)
+    writer.shard.samples = 3
+    Manifest(tmp_path, [writer.shard]).save()
+    batches = [next(iter(TrainLoader(Manifest.read(tmp_path), 8, 3, 0, bad_rate=1)))]
+    (tmp_path / TABLE).unlink(missing_ok=True)
+    assert len(Pool.of([Source(str(tmp_path), min_side=4)]).cells) == 1  # the table of damaged samples
+    batches.append(
+        next(iter(TrainLoader(Pool.of([Source(str(tmp_path / "train.tar"), kind="edit")]), 8, 3, 0, bad_rate=1)))
+    )
+    for batch in batches:
+        assert isinstance(batch, Batch)
+        assert batch.pixels.shape == batch.references.shape == (3, 3, 8, 8)
+        assert batch.pixels.isfinite().all()
+        assert [row for row in range(3) if batch.weight[row] == 0] == sorted(batch.faults)
+
+
+@settings(bounded, max_examples=50)
+@given(data=st.data())
+def test_tables(tmp_path, data):
+    with ShardWriter(tmp_path, "train.tar", "train", "edit") as writer:
+        writer.append(PAIR)
+    manifest = Manifest(tmp_path, [writer.shard])
+    SampleTable.build(manifest).save(manifest)
+    original = (tmp_path / TABLE).read_bytes()
+    (tmp_path / TABLE).write_bytes(data.draw(damaged([original])))
+    table = SampleTable.load(manifest, LocalFiles(tmp_path))
+    assert table is None or len(table) == 1
