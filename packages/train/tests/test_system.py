@@ -148,3 +148,15 @@ def test_initial_values(name, shape, low, high):
     assert value.shape == shape
     assert low <= value.abs().max() <= high
     assert torch.equal(value, initial_value(name, shape, seed=0))
+
+
+def test_attention_starts_by_passing_on_what_is_alike():
+    values = {
+        name: initial_value(f"blocks.0.attn.{name}.weight", (16, 16), seed=3) for name in ("to_q", "to_k", "to_v")
+    }
+    out = initial_value("blocks.0.attn.to_out.0.weight", (16, 16), seed=3)
+    assert torch.equal(values["to_k"], values["to_q"])
+    assert torch.allclose(out @ values["to_v"], torch.eye(16), atol=1e-6)
+    text = [initial_value(f"blocks.0.attn.{name}.weight", (16, 16), seed=3) for name in ("add_q_proj", "add_k_proj")]
+    assert not torch.equal(*text)
+    assert torch.equal(initial_value("blocks.0.attn.to_v.base_layer.weight", (16, 16), seed=3), values["to_v"])

@@ -132,12 +132,11 @@ class FrozenParts:
             ValueError: The batch has nothing to learn from, or was encoded by other weights.
         """
         encoding.check_encoders(batch, self.identity)
-        if batch.pixels is None and batch.latents is None:
-            msg = f"a {batch.kind} batch has no target pixels: a stage that generates images trains on t2i or edit"
-            raise ValueError(msg)
         targets = self.moments(batch.pixels, batch.latents)
         references = self.moments(batch.references, batch.reference_latents)
-        assert targets is not None
+        if targets is None:
+            msg = f"a {batch.kind} batch has no target pixels: a stage that generates images trains on t2i or edit"
+            raise ValueError(msg)
         return EncodedBatch(
             kind=batch.kind,
             keys=batch.keys,
@@ -258,17 +257,30 @@ def initial_value(name: str, shape: Sequence[int], seed: int) -> Tensor:
     """Return the initial value of a parameter, a function of its name and the seed alone.
 
     Matrices are Xavier-uniform; modulations and the output projection start at zero, so that every block starts as the
-    identity (DiT, Peebles and Xie 2023, section 3.2); norms start at one, biases at zero. LoRA's A is
+    identity (DiT, Peebles and Xie 2023, section 3.2); norms start at one, biases at zero. Attention of the image tokens
+    starts as looking for what is alike and passing it on (mimetic initialisation, Trockman and Kolter 2023): keys are
+    made as queries are, and the output projection undoes an orthogonal value projection. A token of the target so finds
+    the reference's token of the same place from the first step, instead of after many edits. LoRA's A is
     Kaiming-uniform and its B zero, so that an adapter starts without effect.
     """
+    name = name.replace(".base_layer.", ".")
     if name.endswith(".bias") or "lora_B" in name or "proj_out" in name or (".linear." in name and "norm" in name):
         return torch.zeros(*shape)
     if len(shape) == 1:
         return torch.ones(*shape)
-    rng = keyed_rng(seed, name, purpose="init")
+    if name.endswith(("to_v.weight", "to_out.0.weight")):
+        value = _orthogonal(name.replace("to_out.0", "to_v"), shape, seed)
+        return value.T.contiguous() if name.endswith("to_out.0.weight") else value
+    rng = keyed_rng(seed, name.replace("to_k.weight", "to_q.weight"), purpose="init")
     fan_in, fan_out = int(torch.Size(shape[1:]).numel()), shape[0]
     bound = (1.0 / fan_in) ** 0.5 if "lora_A" in name else (6.0 / (fan_in + fan_out)) ** 0.5
     return torch.from_numpy(rng.uniform(-bound, bound, tuple(shape)).astype(np.float32))
+
+
+def _orthogonal(name: str, shape: Sequence[int], seed: int) -> Tensor:
+    """Return a random orthogonal matrix; signs are fixed, so that it does not depend on how QR was computed."""
+    factor, upper = np.linalg.qr(keyed_rng(seed, name, purpose="init").standard_normal(tuple(shape)))
+    return torch.from_numpy((factor * np.sign(np.diag(upper))).astype(np.float32))
 
 
 def _value(name: str, shape: Sequence[int], stored: Callable[[str], Tensor] | None, seed: int) -> Tensor:
