@@ -76,19 +76,22 @@ class BucketSizes:
         return np.concatenate([*parts, np.zeros(0, np.int16)])
 
     def _assign(self, pictures: np.ndarray) -> np.ndarray:
-        known = (pictures > 0).all(1)
-        height, width = np.where(known, pictures.T, 1).astype(np.float32)
-        aspect = width / height
+        height, width = pictures[:, 0], pictures[:, 1]
+        aspect = width.astype(np.float32) / np.maximum(height, 1).astype(np.float32)
         found = np.full(len(pictures), -1, np.int16)
         for lowest, level in enumerate(self._levels):  # a higher resolution that fits replaces a lower one
-            edges = np.array([self.sizes[number] for number in level], np.float32)
+            edges = np.array([self.sizes[number] for number in level])
             ratios = edges[:, 1] / edges[:, 0]
-            nearest = np.searchsorted(np.sqrt(ratios[1:] * ratios[:-1]), aspect)  # borders halfway between logarithms
-            fits = (height >= edges[nearest, 0]) & (width >= edges[nearest, 1])
-            if self._upscale and lowest == 0:
-                fits[:] = True
-            found = np.where(fits, np.array(level, np.int16)[nearest], found)
-        return np.where(known, found, np.int16(-2))
+            nearest = np.zeros(len(pictures), np.int8)
+            for border in np.sqrt(ratios[1:] * ratios[:-1]).astype(np.float32):  # halfway between the logarithms
+                nearest += aspect > border
+            best = np.array(level, np.int16)[nearest]
+            if not (self._upscale and lowest == 0):
+                fits = (height >= edges[:, 0][nearest]) & (width >= edges[:, 1][nearest])
+                best = np.where(fits, best, found)
+            found = best
+        found[(height == 0) | (width == 0)] = -2
+        return found
 
 
 def _ratio(aspect: str) -> Fraction:

@@ -120,7 +120,9 @@ class Filter:
             for code, licence in enumerate(table.licences):
                 if not any(fnmatch.fnmatchcase(licence, allowed) for allowed in self.licences):
                     yield f"licence {licence}", table.licence != code
-        shorter, longer = table.sizes.min(1), table.sizes.max(1)
+        if not (self.min_side or self.max_aspect):
+            return
+        shorter, longer = np.minimum(*table.sizes.T), np.maximum(*table.sizes.T)
         if self.min_side:
             yield f"shorter side is below {self.min_side} pixels", (shorter >= self.min_side) | (shorter == 0)
         if self.max_aspect:

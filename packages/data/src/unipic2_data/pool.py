@@ -110,15 +110,20 @@ class Pool:
             if table is None:
                 self._add_cell(Cell(kind, int(starts[-1]), None, number), None, starts, source)
                 continue
-            rows = table.rows(np.concatenate([np.arange(first[shard], first[shard + 1]) for shard in shards]))
+            rows = table.rows(_rows(first, shards))
             kept, reasons = wanted.keep(rows)
             self.skipped.update(reasons)
-            bucket = np.where(kept, sizes.assign(rows.sizes) if sizes else 0, np.int16(-3))
-            for place, reason in _NO_BUCKET.items():
-                self.skipped.update({reason: lost} if (lost := int((bucket == place).sum())) else {})
+            bucket = sizes.assign(rows.sizes) if sizes else np.zeros(len(rows), np.int16)
+            bucket[~kept] = -3
+            order = np.argsort(bucket, kind="stable").astype(np.uint32)  # samples by bucket, in their order
+            counts = np.bincount(bucket + 3, minlength=3).tolist()
+            self.skipped.update(
+                {reason: counts[place + 3] for place, reason in _NO_BUCKET.items() if counts[place + 3]}
+            )
+            stops = np.cumsum(counts)
             for place, size in enumerate(sizes.sizes if sizes else [None]):
-                members = np.flatnonzero(bucket == place).astype(np.uint32)
-                if len(members):
+                if place + 3 < len(counts) and counts[place + 3]:
+                    members = order[stops[place + 2] : stops[place + 3]]
                     self._add_cell(Cell(kind, len(members), size, number), members, starts, source)
 
     def _add_cell(self, cell: Cell, members: np.ndarray | None, starts: np.ndarray, source: DataSource) -> None:
@@ -162,3 +167,10 @@ class Pool:
                 cell = self.cells[number]
                 quota = whole * given[cell.source] / weight * cell.share / held[cell.source]
                 self.cells[number] = replace(cell, quota=max(1, round(quota)))
+
+
+def _rows(first: np.ndarray, shards: list[int]) -> np.ndarray | slice:
+    """Return the rows of a table that some shards have; `first` has the first row of each."""
+    if shards == list(range(shards[0], shards[-1] + 1)):
+        return slice(int(first[shards[0]]), int(first[shards[-1] + 1]))
+    return np.concatenate([np.arange(first[shard], first[shard + 1]) for shard in shards])
