@@ -1,15 +1,14 @@
-"""Put decoded samples together into a batch; what cannot be used keeps its row, with weight 0.
-
-Batches are assembled as uint8 and turned into floats in [-1, 1] once.
-"""
+"""Put decoded samples together into a batch; what cannot be used keeps its row, with weight 0."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+from torch.utils.data import get_worker_info
 
 from unipic2_data.batch import Batch
 from unipic2_data.errors import DataError
@@ -158,8 +157,8 @@ def _stack(kind: str, rows: list[_Row], visits: Sequence[int], size: tuple[int, 
         size=size,
         weight=torch.tensor([float(row.fault is None) for row in rows]),
         meta=[row.meta for row in rows],
-        pixels=_to_pixels([row.target for row in rows], size) if has_pixels else None,
-        references=_to_pixels([row.reference for row in rows], size) if has_references else None,
+        target_bytes=_to_bytes([row.target for row in rows], size) if has_pixels else None,
+        reference_bytes=_to_bytes([row.reference for row in rows], size) if has_references else None,
         faults={number: row.fault for number, row in enumerate(rows) if row.fault is not None},
     )
 
@@ -181,13 +180,17 @@ def _choose(texts: list[str], key: str, visit: int, seed: int | None) -> str:
     return texts[keyed_rng(seed, key, visit, "caption").integers(len(texts))]
 
 
-def _to_pixels(images: list[np.ndarray | None], size: tuple[int, int]) -> Tensor:
-    """uint8 (H, W, 3) each -> float32 (B, 3, H, W) in [-1, 1]; zeros where there is none."""
-    blank = np.zeros((*size, 3), np.uint8)
-    stacked = np.stack([blank if image is None else image for image in images])
-    pixels = torch.from_numpy(stacked).permute(0, 3, 1, 2)
-    pixels = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(127.5).sub_(1)
-    for row, image in enumerate(images):
-        if image is None:
-            pixels[row] = 0
-    return pixels
+def _to_bytes(images: Sequence[np.ndarray | None], size: tuple[int, int]) -> Tensor:
+    """uint8 (H, W, 3) each -> uint8 (B, H, W, 3); zeros where there is none."""
+    stacked = _empty(len(images), *size, 3)
+    for row, image in zip(stacked.numpy(), images, strict=True):
+        row[:] = 0 if image is None else image
+    return stacked
+
+
+def _empty(*shape: int) -> Tensor:
+    """Return a uint8 tensor to fill; a worker's lies in the memory that it shares, or it would be copied there."""
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))
+    return torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)

@@ -1,5 +1,7 @@
 """The batch that crosses from data to training: one kind, one size.
 
+Pictures travel as bytes, from workers and to the device alike: a quarter of what floats are.
+
 Legend: B samples, H/W height and width of the target in pixels, H'/W' of the reference; C/h/w of its latents.
 """
 
@@ -30,8 +32,8 @@ class Batch:
         size: (H, W) of the targets in pixels.
         weight: Weight of each row in the loss, float32 (B,); 0 for a quarantined row.
         meta: JSON object of each sample, B; see `unipic2_data.sample`.
-        pixels: Targets in [-1, 1], float32 (B, 3, H, W), or None.
-        references: References in [-1, 1], float32 (B, 3, H, W), or None.
+        target_bytes: Targets as they are decoded, uint8 (B, H, W, 3), or None; see `pixels`.
+        reference_bytes: References, uint8 (B, H, W, 3), or None; see `references`.
         latents: Mean and log-variance of the targets' posterior, encoded earlier, (B, 2, C, h, w), or None.
         reference_latents: The same of the references.
         prompt_embeds: Text embeddings made earlier (B, L, D), or None.
@@ -48,8 +50,8 @@ class Batch:
     size: tuple[int, int]
     weight: Tensor
     meta: list[dict[str, Any]]
-    pixels: Tensor | None = None
-    references: Tensor | None = None
+    target_bytes: Tensor | None = None
+    reference_bytes: Tensor | None = None
     latents: Tensor | None = None
     reference_latents: Tensor | None = None
     prompt_embeds: Tensor | None = None
@@ -60,6 +62,16 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def pixels(self) -> Tensor | None:
+        """Targets in [-1, 1], float32 (B, 3, H, W), or None; made on the device where the batch is."""
+        return _to_floats(self.target_bytes)
+
+    @property
+    def references(self) -> Tensor | None:
+        """References in [-1, 1], float32 (B, 3, H, W), or None; made on the device where the batch is."""
+        return _to_floats(self.reference_bytes)
 
     @property
     def upscaled(self) -> int:
@@ -76,3 +88,12 @@ class Batch:
             if isinstance(value, torch.Tensor)
         }
         return replace(self, **moved)
+
+
+def _to_floats(images: Tensor | None) -> Tensor | None:
+    import torch
+
+    if images is None:
+        return None
+    pixels = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    return pixels.div_(127.5).sub_(1)

@@ -33,13 +33,14 @@ class Raster:
     """A decoded picture, perhaps smaller than its file by a whole factor.
 
     Attributes:
-        pixels: uint8 (h, w, 3).
+        source: Its pixels, as an array uint8 (h, w, 3) or as Pillow's RGB picture: whichever the decoder made, since
+            turning one into the other copies them all.
         size: Height and width of the file's picture, as it is viewed.
-        reduction: Pixels of the file for each of `pixels`, along an edge: 1, 2, 4 or 8. An edge that it does not
-            divide is rounded up, so that the last row or column of `pixels` stands for less.
+        reduction: Pixels of the file for each of the source, along an edge: 1, 2, 4 or 8. An edge that it does not
+            divide is rounded up, so that the last row or column of the source stands for less.
     """
 
-    pixels: np.ndarray
+    source: np.ndarray | PilImage
     size: tuple[int, int]
     reduction: int = 1
 
@@ -47,6 +48,18 @@ class Raster:
     def of(pixels: np.ndarray) -> Raster:
         """Return pixels as a picture of their own size."""
         return Raster(pixels, (pixels.shape[0], pixels.shape[1]))
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """uint8 (h, w, 3)."""
+        return np.asarray(self.source)
+
+    @property
+    def image(self) -> PilImage:
+        """Pillow's picture."""
+        from PIL import Image
+
+        return Image.fromarray(self.source) if isinstance(self.source, np.ndarray) else self.source
 
 
 def encode_png(pixels: np.ndarray, level: int = 1) -> bytes:
@@ -95,7 +108,7 @@ def decode_rgb(data: bytes) -> np.ndarray:
 
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return _to_rgb(image)
+            return np.asarray(_to_rgb(image))
     except (*_UNREADABLE, Image.DecompressionBombError) as error:
         msg = f"unreadable image ({len(data)} bytes): {error}"
         raise DataError(msg) from error
@@ -111,21 +124,23 @@ def decode_picture(data: bytes, size: tuple[int, int] | None = None) -> Raster:
     Raises:
         DataError: If the bytes are no image, or a damaged or oversized one.
     """
-    if size is None or not data.startswith(_JPEG):
-        return Raster.of(decode_rgb(data))
+    pixels = _decode_plain_png(data)
+    if pixels is not None:
+        return Raster.of(pixels)
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(data)) as image:
             turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
             width, height = image.size
-            image.draft("RGB", size if turned else size[::-1])
+            if size is not None and data.startswith(_JPEG):
+                image.draft("RGB", size if turned else size[::-1])
             reduction = next(k for k in (1, 2, 4, 8) if (-(-width // k), -(-height // k)) == image.size)
-            pixels = _to_rgb(image)
+            source = _to_rgb(image)
     except (*_UNREADABLE, Image.DecompressionBombError) as error:
         msg = f"unreadable image ({len(data)} bytes): {error}"
         raise DataError(msg) from error
-    return Raster(pixels, (width, height) if turned else (height, width), reduction)
+    return Raster(source, (width, height) if turned else (height, width), reduction)
 
 
 def decode_small(data: bytes, side: int) -> np.ndarray:
@@ -147,7 +162,7 @@ def decode_small(data: bytes, side: int) -> np.ndarray:
         with Image.open(io.BytesIO(data)) as image:
             if image.format == "JPEG":
                 image.draft("RGB", (side, side))
-            return _to_rgb(image)
+            return np.asarray(_to_rgb(image))
     except (*_UNREADABLE, Image.DecompressionBombError) as error:
         msg = f"unreadable image ({len(data)} bytes): {error}"
         raise DataError(msg) from error
@@ -226,10 +241,13 @@ def _decode_plain_png(data: bytes) -> np.ndarray | None:
     return rows[:, 1:].reshape(height, width, 3)
 
 
-def _to_rgb(image: PilImage) -> np.ndarray:
+def _to_rgb(image: PilImage) -> PilImage:
+    """Return an upright RGB picture, the very same one if it is that."""
     from PIL import Image, ImageOps
 
-    image = ImageOps.exif_transpose(image)
+    image.load()
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):  # 16-bit grey: Pillow's own conversion clips instead of scaling
         values = np.asarray(image).astype(np.float32)
         scale = 255 / 65535 if image.mode.startswith("I") else 1.0
@@ -238,4 +256,4 @@ def _to_rgb(image: PilImage) -> np.ndarray:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
-    return np.asarray(image.convert("RGB"))
+    return image if image.mode == "RGB" else image.convert("RGB")

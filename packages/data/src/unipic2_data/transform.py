@@ -79,12 +79,12 @@ class Transform:
         return self._crop(target, keep_y, keep_x), [self._crop(r, keep_y, keep_x) for r in references], scale
 
     def _crop(self, picture: Raster, keep_y: float, keep_x: float) -> np.ndarray:
-        if picture.pixels.shape[:2] == picture.size == self.size:
+        if picture.size == self.size and picture.reduction == 1:
             return picture.pixels
         from PIL import Image
 
         height, width = (edge / picture.reduction for edge in picture.size)
         left, top = (1 - keep_x) / 2 * width, (1 - keep_y) / 2 * height
         box = (max(left, 0.0), max(top, 0.0), min(width - left, width), min(height - top, height))
-        resized = Image.fromarray(picture.pixels).resize(self.size[::-1], Image.Resampling.LANCZOS, box=box)
+        resized = picture.image.resize(self.size[::-1], Image.Resampling.LANCZOS, box=box)
         return np.asarray(resized)

@@ -100,7 +100,7 @@ def save_vae(folder: Path, vae: AutoencoderKL, batches: Iterable[Batch], facts: 
         batches: Pictures to measure the latents' mean and standard deviation on.
         facts: As for ``save_model``.
     """
-    pictures = [batch.pixels for batch in batches if batch.pixels is not None]
+    pictures = [pixels for batch in batches if (pixels := batch.pixels) is not None]
     with torch.no_grad():
         latents = torch.cat([vae.encode(pixels.to(vae.device)).latent_dist.mode() for pixels in pictures])
     vae.register_to_config(
