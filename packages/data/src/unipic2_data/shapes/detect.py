@@ -18,6 +18,7 @@ from unipic2_data.shapes.scene import BACKGROUNDS, WORLD_UNITS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from unipic2_data.shapes.full.scene import Scene as FullScene
     from unipic2_data.shapes.scene import Scene
 
 __all__ = [
@@ -80,15 +81,22 @@ class Detector(Protocol):
         return [to_geneval(detection) for detection in self.detect_batch(np.stack(images))]
 
 
-def same_scene(detection: Detection, scene: Scene) -> bool:
+def same_scene(
+    detection: Detection, scene: Scene | FullScene, backgrounds: Mapping[str, tuple[int, int, int]] = BACKGROUNDS
+) -> bool:
     """Whether a picture shows exactly a scene.
 
     Shape, colour and cell of every object agree, nothing is missing, extra or unexplained, and the background is the
     scene's within ``BACKGROUND_TOLERANCE``.
+
+    Args:
+        detection: What is in the picture.
+        scene: What should be.
+        backgrounds: Colours of the backgrounds of the scene's world.
     """
     found = Counter((found.shape, found.color, found.cell) for found in detection.objects)
     wanted = Counter(item.graph for item in scene.items)
-    distance = np.linalg.norm(np.subtract(detection.background, BACKGROUNDS[scene.background]))
+    distance = np.linalg.norm(np.subtract(detection.background, backgrounds[scene.background]))
     return found == wanted and not detection.unexplained and bool(distance <= BACKGROUND_TOLERANCE)
 
 

@@ -119,9 +119,12 @@ def draw_prompt(tag: str, split: str, draws: Draws, axis: str | None = None) -> 
             return prompt
 
 
-def scene_for(prompt: Prompt, split: str, draws: Draws) -> Scene:
-    """Draw a scene of a split that shows exactly what the prompt names."""
-    while True:
+def scene_for(prompt: Prompt, split: str, draws: Draws, attempts: int = 300) -> Scene | None:
+    """Draw a scene of a split that shows exactly what the prompt names; None if none was found.
+
+    Of one object there are so few scenes that a small split may have none.
+    """
+    for _ in range(attempts):
         if prompt.relation:
             cells = draws.choice(_RELATED[prompt.relation])
         else:
@@ -133,6 +136,7 @@ def scene_for(prompt: Prompt, split: str, draws: Draws) -> Scene:
         scene = Scene(draws.choice(backgrounds_for(item.color for item in items)), tuple(items))
         if belongs(split, prompt.axis, scene):
             return scene
+    return None
 
 
 def scene_caption(draws: Draws) -> tuple[Prompt, Scene]:

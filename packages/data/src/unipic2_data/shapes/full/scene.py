@@ -221,7 +221,8 @@ _CONTRASTING = {color: frozenset(ground for ground in BACKGROUNDS if contrasts(c
 
 def backgrounds_for(colors: Iterable[str]) -> list[str]:
     """Return the backgrounds from which all of the colours stand out."""
-    return [ground for ground in BACKGROUNDS if all(ground in _CONTRASTING[color] for color in colors)]
+    grounds = [_CONTRASTING[color] for color in colors]
+    return [ground for ground in BACKGROUNDS if all(ground in some for some in grounds)]
 
 
 def random_item(draws: Draws, shape: str, color: str, cell: int, radii: tuple[float, float] = _RADII) -> Item:

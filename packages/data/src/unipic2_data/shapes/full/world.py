@@ -73,23 +73,24 @@ def write_full_world(
     return Manifest.load(out)
 
 
-def prompt_list(split: str, count: int, seed: int) -> list[Prompt]:
-    """Return the prompts of a fixed split: all categories in turn, or all held-out axes and their categories."""
+def prompt_list(split: str, count: int, seed: int) -> list[tuple[Prompt, Scene]]:
+    """Return the prompts of a fixed split, each with a scene: all categories, or all held-out axes, in turn."""
     seen: set[str] = set()
-    prompts = []
+    prompts: list[tuple[Prompt, Scene]] = []
     for index in range(count):
         axis, tag = _turn(AXIS_TAGS, TAGS, split, index)
         draws = Draws(keyed_rng(seed, _key("t2i", split, seed, index), purpose="prompt"))
+        drawn = _prompt(tag, split, draws, axis)
         for _ in range(_TRIES):
-            prompt = draw_prompt(tag, split, draws, axis)
-            if prompt.text not in seen:
+            if drawn[0].text not in seen:
                 break
-        seen.add(prompt.text)
-        prompts.append(prompt)
+            drawn = _prompt(tag, split, draws, axis)
+        seen.add(drawn[0].text)
+        prompts.append(drawn)
     return prompts
 
 
-def draw_sample(kind: str, split: str, seed: int, index: int, prompts: Sequence[Prompt] = ()) -> Drawn:
+def draw_sample(kind: str, split: str, seed: int, index: int, prompts: Sequence[tuple[Prompt, Scene]] = ()) -> Drawn:
     """Draw one sample.
 
     Args:
@@ -102,11 +103,7 @@ def draw_sample(kind: str, split: str, seed: int, index: int, prompts: Sequence[
     key = _key(kind, split, seed, index)
     draws = Draws(keyed_rng(seed, key))
     if kind == "t2i":
-        if split == "train":
-            prompt, scene = _training_prompt(draws)
-        else:
-            prompt = prompts[index]
-            scene = scene_for(prompt, split, draws)
+        prompt, scene = _training_prompt(draws) if split == "train" else prompts[index]
         meta = {"task": prompt.tag, "captions": [prompt.text]}
         return _drawn(key, split, prompt.axis, (scene,), meta, prompt.metadata)
     if kind == "edit":
@@ -124,8 +121,16 @@ def _training_prompt(draws: Draws) -> tuple[Prompt, Scene]:
     tag = draws.choice(_TAG_DECK)
     if tag == "scene":
         return scene_caption(draws)
-    prompt = draw_prompt(tag, "train", draws)
-    return prompt, scene_for(prompt, "train", draws)
+    return _prompt(tag, "train", draws)
+
+
+def _prompt(tag: str, split: str, draws: Draws, axis: str | None = None) -> tuple[Prompt, Scene]:
+    """Draw a prompt and a scene of a split that shows it."""
+    while True:
+        prompt = draw_prompt(tag, split, draws, axis)
+        scene = scene_for(prompt, split, draws)
+        if scene is not None:
+            return prompt, scene
 
 
 def _turn(by_axis: Mapping[str, Sequence[str]], names: Sequence[str], split: str, index: int) -> tuple[str | None, str]:
