@@ -36,13 +36,17 @@ def write(root, count=20, start=0):
     return manifest
 
 
-def test_pictures_go_to_buckets_and_small_ones_are_counted(tmp_path):
+def test_pictures_go_to_buckets_and_small_ones_are_counted(tmp_path, caplog):
     pool = Pool.whole(write(tmp_path), sizes=BUCKETS)
     assert sorted(cell.size for cell in pool.cells) == [(16, 16), (16, 24), (24, 40), (32, 32)]
     assert pool.skipped == {"smaller than the lowest resolution": 8}
     assert sum(cell.count for cell in pool.cells) == 32
     assert "left out: 8 x smaller than the lowest resolution" in str(pool)
-    for batch in islice(TrainLoader(pool, 8, 4, 0, upscale=False), 24):
+    loader = TrainLoader(pool, 8, 4, 0, upscale=False)
+    assert caplog.text.count("left out: 8 x smaller than the lowest resolution") == 1
+    assert "in the first epoch, 0 samples fill no batch" in caplog.text
+    assert "in the first epoch, 12 samples fill no batch" in TrainLoader(pool, 8, 5, 0).report
+    for batch in islice(loader, 24):
         assert batch.size in BUCKETS.sizes
         assert batch.upscaled == 0
         assert not batch.faults

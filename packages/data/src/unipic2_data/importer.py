@@ -103,5 +103,5 @@ def import_source(
         numbers = range(len(parts))
         skipped = [Skipped(damage, "tar of pictures is damaged") for damage in damages] + folders.skipped(numbers)
         shards = collect(work, folders.shards(numbers))
-        save_data(work / "data", shards, skipped, request, "train")
+        save_data(work / "data", shards, skipped, request, "train", workers)
     return WriteReport(Manifest.load(out), skipped)

@@ -80,7 +80,7 @@ def index_folder(folder: Path, *, split: str = "train", workers: int = 1, progre
         reasons = "; ".join(f"{count} x {reason}" for reason, count in Counter(one.reason for one in skipped).items())
         msg = f"no usable samples in the tars of {folder}: {reasons or 'they are empty'}."
         raise DataError(msg)
-    save_data(folder, shards, skipped, {"command": "index", "source": folder.name, "split": split})
+    save_data(folder, shards, skipped, {"command": "index", "source": folder.name, "split": split}, workers=workers)
     shutil.rmtree(work)
     return WriteReport(Manifest.load(folder), skipped)
 

@@ -104,12 +104,8 @@ class TrainLoader:
         layout = (batch_size, accumulate, rank, world_size)
         samples = _Samples(self.pool, self._streams, seed, layout, patience or Patience())
         self._batches = _MicroBatches(samples, self.plan, (_as_size(size), upscale), seed, layout, encoded, flip)
-        for number in self._streams:
-            _log.warning(
-                "%s has no manifest: it is streamed, and a resumed run reads the shards again that it was in. With "
-                "`unipic2-data index` it would go on at the exact sample.",
-                self.pool.sources[number].name,
-            )
+        if rank == 0:
+            self._warn()
 
     def __len__(self) -> int:
         return _ENDLESS
@@ -120,6 +116,12 @@ class TrainLoader:
             if batch.progress is not None:
                 self._progress[batch.progress.reader] = batch.progress
             yield batch
+
+    @property
+    def report(self) -> str:
+        """What there is to train on, what is left out and why, and what the first epoch hands on to the next."""
+        left = sum(self.plan.left_over(0).values())
+        return f"{self.pool}\nin the first epoch, {left} samples fill no batch of their size and move to the next"
 
     @property
     def finished_shards(self) -> dict[int, list[int]]:
@@ -140,6 +142,17 @@ class TrainLoader:
             source: state.after([shards for rank in finished for shards in rank[source]])
             for source, state in self._streams.items()
         }
+
+    def _warn(self) -> None:
+        """Say what a person may not expect."""
+        if self.pool.skipped:
+            _log.warning("not all samples are trained on:\n%s", self.report)
+        for number in self._streams:
+            _log.warning(
+                "%s has no manifest: it is streamed, and a resumed run reads the shards again that it was in. With "
+                "`unipic2-data index` it would go on at the exact sample.",
+                self.pool.sources[number].name,
+            )
 
     def _all(self) -> Iterator[Batch]:
         first = self.start_step * self.accumulate

@@ -26,6 +26,7 @@ __all__ = ["PartFolders", "Placed", "WriteReport", "collect", "save_data"]
 
 SHARD_SAMPLES = 4096
 SHARD_BYTES = 256 * 2**20
+_MANY_SAMPLES = 100_000
 _DONE = "done.json"
 _SHOWN = 5  # names of skipped samples that the report shows for each reason
 
@@ -138,7 +139,12 @@ def collect(work: Path, shards: Iterable[Iterable[Shard]]) -> list[Shard]:
 
 
 def save_data(
-    root: Path, shards: list[Shard], skipped: list[Skipped], request: dict[str, Any], needed: str | None = None
+    root: Path,
+    shards: list[Shard],
+    skipped: list[Skipped],
+    request: dict[str, Any],
+    needed: str | None = None,
+    workers: int = 1,
 ) -> None:
     """Write the manifest of a data set, its table of samples, and the list of what was left out.
 
@@ -148,6 +154,7 @@ def save_data(
         skipped: What was left out; written to ``skipped.jsonl``.
         request: What was asked for, for the manifest.
         needed: Split that must not be empty.
+        workers: Processes that look at the samples for the table, if there are many.
 
     Raises:
         DataError: If it is empty.
@@ -163,7 +170,8 @@ def save_data(
     generator = request | {"skipped": dict(sorted(reasons.items()))}
     manifest = Manifest(root, shards, generator, package_versions("numpy", "pillow"))
     manifest.save()
-    SampleTable.build(manifest).save(manifest)
+    many = sum(shard.samples for shard in shards) > _MANY_SAMPLES  # else starting processes takes longer
+    SampleTable.build(manifest, workers=workers if many else 1).save(manifest)
 
 
 def _groups(shards: list[Shard]) -> Iterator[list[Shard]]:

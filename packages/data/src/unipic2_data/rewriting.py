@@ -72,7 +72,7 @@ def rewrite(
             for _ in run_jobs(_ShardWriter(sources, decide, folders), todo, workers, bar.update):
                 pass
         skipped = folders.skipped(range(len(jobs)))
-        save_data(work / "data", collect(work, folders.shards(range(len(jobs)))), skipped, request)
+        save_data(work / "data", collect(work, folders.shards(range(len(jobs)))), skipped, request, workers=workers)
     return WriteReport(Manifest.load(out), skipped)
 
 
