@@ -162,8 +162,8 @@ def _draw(edit_type: str, source: Scene, draws: Draws, axis: str | None) -> tupl
     if edit_type == "compose":
         return _compose(source, draws, axis)
     kinds = {"adjust": ("recolour", "recolour", "bigger", "smaller"), "action": ("move to", "move by")}
-    change_or_none = _change(draws.choice(kinds.get(edit_type, (edit_type,))), source, draws, axis)
-    return change_or_none and ([change_or_none], _applied(source, change_or_none))
+    drawn = _change(draws.choice(kinds.get(edit_type, (edit_type,))), source, draws, axis)
+    return None if drawn is None else ([drawn], _applied(source, drawn))
 
 
 def _colors(scene: Scene) -> list[str]:
@@ -176,8 +176,8 @@ def _compose(source: Scene, draws: Draws, axis: str | None) -> tuple[list[_Chang
     if first is None or second is None or (first.before is not None and first.before is second.before):
         return None
     halfway = _applied(source, first)
-    moves = second.after is not None and (second.before is None or second.before.cell != second.after.cell)
-    if moves and second.after.cell not in halfway.free_cells:
+    stays = second.before is not None and second.after is not None and second.before.cell == second.after.cell
+    if second.after is not None and not stays and second.after.cell not in halfway.free_cells:
         return None
     if second.before is not None and describe(second.before, halfway) != second.words["object"]:
         return None
@@ -211,7 +211,7 @@ def _change(kind: str, scene: Scene, draws: Draws, axis: str | None) -> _Change 
         return _Change(kind, words | {"color": color}, item, replace(item, color=color), color)
     if kind in {"bigger", "smaller"}:
         resized_item = resized(item, _FACTOR if kind == "bigger" else 1 / _FACTOR)
-        return resized_item and _Change(kind, words, item, resized_item)
+        return None if resized_item is None else _Change(kind, words, item, resized_item)
     return _move(kind, words, item, scene, draws)
 
 

@@ -14,7 +14,9 @@ __all__ = [
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
 
-EDIT_PHRASINGS = {
+Phrasings = dict[str, tuple[str, ...]]
+
+EDIT_PHRASINGS: Phrasings = {
     "add": ("add {new} at the {cell}", "put {new} at the {cell}", "draw {new} at the {cell}"),
     "remove": ("remove {object}", "delete {object}", "take away {object}"),
     "replace": ("replace {object} with {shape}", "turn {object} into {shape}", "change {object} into {shape}"),
@@ -29,7 +31,7 @@ EDIT_PHRASINGS = {
     "move to": ("move {object} to the {cell}", "shift {object} to the {cell}", "bring {object} to the {cell}"),
     "move by": ("move {object} directly {relation} {other}", "put {object} directly {relation} {other}"),
 }
-HELD_OUT_EDIT_PHRASINGS = {  # known words in a new order
+HELD_OUT_EDIT_PHRASINGS: Phrasings = {  # known words in a new order
     "add": ("at the {cell} add {new}",),
     "remove": ("take {object} away",),
     "replace": ("make {object} into {shape}",),
@@ -47,7 +49,7 @@ HELD_OUT_EDIT_PHRASINGS = {  # known words in a new order
 for _phrasings in (EDIT_PHRASINGS, HELD_OUT_EDIT_PHRASINGS):
     _phrasings["move"] = _phrasings["move to"]  # inside a composed edit
 
-QUESTION_PHRASINGS = {
+QUESTION_PHRASINGS: Phrasings = {
     "exist": ("Which of these is in the picture?", "Which of these do you see?"),
     "count": ("How many {things} are there?", "How many {things} are in the picture?"),
     "color": ("What color is {object}?", "Which color does {object} have?"),
@@ -55,7 +57,7 @@ QUESTION_PHRASINGS = {
     "relation": ("Where is {object} relative to {other}?", "Where does {object} lie, seen from {other}?"),
     "compare": ("Are there more {things} or more {others}?", "Which are more, {things} or {others}?"),
 }
-HELD_OUT_QUESTION_PHRASINGS = {
+HELD_OUT_QUESTION_PHRASINGS: Phrasings = {
     "exist": ("What do you see in the picture?",),
     "count": ("What is the number of {things} in the picture?",),
     "color": ("In which color do you see {object}?",),
