@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -108,7 +109,7 @@ class Server:
                     outer.busy -= 1
                     self.send_error(503)
                     return
-                file = root / self.path.lstrip("/")
+                file = root / unquote(self.path).lstrip("/")
                 if not file.is_file():
                     self.send_error(404)
                     return

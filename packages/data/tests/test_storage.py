@@ -1,5 +1,6 @@
 import pickle
 import time
+from urllib.parse import quote
 
 import pytest
 
@@ -9,7 +10,7 @@ from unipic2_data.storage import open_files, open_forward
 
 QUICK = Patience(tries=3, pause=0.01, timeout=5, rest=0.3)
 DATA = bytes(range(256)) * 4000
-NAME = "train/a'b.tar"
+NAME = "train/a'b #1%.tar"
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_a_dead_server_costs_its_pauses_once(folder, serve):
     server = serve(folder)
     server.dead = True
     files = open_files(server.address, Patience(tries=3, pause=0.02, rest=0.3))
-    with pytest.raises(DataError, match=r"cannot read http.*a'b\.tar from byte \d+ on, tried 3 times: the connection"):
+    with pytest.raises(DataError, match=r"cannot read http.*%25\.tar from byte \d+ on, tried 3 times: the connection"):
         files.part(NAME, 0, 3)
     asked = len(server.requests)
     with pytest.raises(DataError, match="tried 3 times"):
@@ -91,7 +92,7 @@ def test_a_command_needs_a_place_for_the_path():
 def test_front_to_back_over_breaks(folder, serve):
     server = serve(folder)
     server.breaks = 2
-    for place in (str(folder / NAME), f"{server.address}/{NAME}", f'pipe:cat "{folder / NAME}"'):
+    for place in (str(folder / NAME), f"{server.address}/{quote(NAME)}", f'pipe:cat "{folder / NAME}"'):
         with open_forward(place, QUICK) as file:
             assert file.read(1000) == DATA[:1000]
             assert file.read(10**7) == DATA[1000:]

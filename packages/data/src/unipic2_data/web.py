@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from unipic2_data.errors import DataError
 from unipic2_data.patience import Again, Forward, Patience, Resting
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Web", "WebFiles"]
 
 _CONNECTIONS = 4
+_SAFE = "/!$&'()*+,;=:@~"  # characters that a path may have as they are
 _LARGEST, _PIECE = 2**40, 2**20
 _OK, _PARTIAL, _NOT_SATISFIABLE = 200, 206, 416
 _FAILED, _BUSY = 500, frozenset({408, 425, 429})
@@ -97,7 +99,7 @@ class WebFiles:
         return self._read(path, 0, None)
 
     def _read(self, path: str, start: int, stop: int | None) -> bytes:
-        address = f"{self._root}/{path}"
+        address = f"{self._root}/{quote(path, safe=_SAFE)}"
 
         def read() -> bytes:
             with Forward(address, lambda at: self._web.open_range(address, start + at, stop), self._patience) as file:
