@@ -36,7 +36,7 @@ test: install ## Run the fast tests (under 10 minutes on two cores)
 
 test-slow: install ## Run the slow tests: fresh environments, whole runs, two processes
 	@echo "test-slow: fresh environments, whole runs and two-process runs (under 15 minutes on two cores)"
-	@$(PYTEST) -m "slow and not gpu and not multigpu"
+	@$(PYTEST) -n 2 --dist loadfile -m "slow and not gpu and not multigpu"
 
 test-gpu: install ## Run the tests that need a CUDA device
 	@$(PYTEST) -m "gpu or multigpu"

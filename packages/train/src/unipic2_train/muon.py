@@ -90,6 +90,7 @@ class Muon(AdamW):
 
     def _momentum(self, parameter: Tensor, momentum: float) -> Tensor:
         """Add the gradient to the parameter's momentum and return the two mixed once more (Nesterov)."""
+        assert parameter.grad is not None
         state = self.state[parameter]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
