@@ -1,9 +1,11 @@
 import json
 import shutil
+from multiprocessing import get_context
 from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -209,3 +211,33 @@ def test_a_bad_sample_is_named_in_the_runs_folder(data, shapes, tmp_path):
     assert sorted(weights) == [7, 8, 8]
     (line,) = (tmp_path / "quarantine" / "rank-0.jsonl").read_text().splitlines()
     assert json.loads(line)["reason"] == "picture is unreadable"
+
+
+def read_streams(rank, sources, data, store, results):
+    """Read some batches as one of two ranks, and send the state of the data."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    made = data(world=2, rank=rank, sources=sources)
+    batches = iter(made.train_dataloader())
+    for _ in range(7 if rank == 0 else 3):
+        next(batches)
+    results.send(made.state_dict()["streams"])
+    dist.destroy_process_group()
+
+
+def test_all_ranks_know_what_is_left_of_streams(data, shapes, tmp_path):
+    for number in range(4):
+        shutil.copy(next((shapes / "train").glob("t2i-*.tar")), tmp_path / f"{number}.tar")
+    sources = [Source(f"{tmp_path}/{{0..3}}.tar")]
+    context = get_context("fork")
+    pipes = [context.Pipe() for _ in range(2)]
+    processes = [
+        context.Process(target=read_streams, args=(rank, sources, data, tmp_path / "store", pipe))
+        for rank, (_, pipe) in enumerate(pipes)
+    ]
+    for process in processes:
+        process.start()
+    states = [ours.recv() for ours, _ in pipes]
+    for process in processes:
+        process.join()
+    assert states[0] == states[1] == {0: {"left": [1], "following": 2}}  # the first rank has finished its first tar
