@@ -6,10 +6,8 @@ from unipic2_train.workflows.pdtr import STAGES, arguments_of
 
 
 def test_the_second_stage_is_told_where_the_first_left_its_model():
-    words = arguments_of("t2i-rl", "tiny", "nft", "runs/x/edit-rl/export", Path("runs/x/t2i-rl"))
+    words = arguments_of("tiny", "nft", "runs/x/edit-rl/export", Path("runs/x/t2i-rl"), "t2i-rl")
     assert words == [
-        "run",
-        "t2i-rl",
         "--config",
         "t2i-rl/tiny",
         "--run_dir",

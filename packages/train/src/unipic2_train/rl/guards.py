@@ -19,12 +19,12 @@ from torch import Tensor
 
 from unipic2_train.rewards.base import Reward, RewardRequest
 from unipic2_train.rewards.regions import as_unit, changed_region, mean_square
-from unipic2_train.rl.advantages import group_statistics
 from unipic2_train.rl.collective import summed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from unipic2_train.rl.layout import Layout
     from unipic2_train.rl.rollout import Rollout
 
 __all__ = ["Guards", "GuardsConfig", "edit_extent", "trend"]
@@ -60,18 +60,21 @@ class Guards:
         self.first_speed: dict[str, float] = {}
 
     def watch(
-        self, rollout: Rollout, request: RewardRequest, groups: Tensor, reward: float, held_out: Tensor | None
+        self, rollout: Rollout, request: RewardRequest, layout: Layout, reward: float, held_out: Tensor | None
     ) -> dict[str, float]:
         """Return the watched values of an iteration, and ``alarm``: 1 if it goes off.
 
         Args:
             rollout: This process's images.
             request: Their pictures.
-            groups: Their groups, (B,).
+            layout: Which images they are.
             reward: Mean training reward of all processes' images.
             held_out: The held-out judge's scores of all of them, (N,).
         """
-        found = {"diversity": _diversity(rollout.latents, groups), "velocity_drift": self._drift(rollout, request.kind)}
+        found = {
+            "diversity": _diversity(rollout.latents, layout.group_of[layout.own], layout.groups),
+            "velocity_drift": self._drift(rollout, request.kind),
+        }
         if request.sources is not None and request.targets is not None:
             inside, beside = edit_extent(request.pictures, request.sources, request.targets)
             device = rollout.latents.device
@@ -140,13 +143,17 @@ def edit_extent(pictures: Tensor, sources: Tensor, targets: Tensor) -> tuple[Ten
     return mean_square(made, before, region) / asked, mean_square(made, before, ~region) / asked
 
 
-def _diversity(latents: Tensor, groups: Tensor) -> float:
-    """Return the standard deviation of latents within groups: root of the mean variance over elements and images."""
+def _diversity(latents: Tensor, groups: Tensor, num_groups: int) -> float:
+    """Return the standard deviation of latents within groups: root of the mean variance over groups and elements.
+
+    Of some 256 elements, by ``E[x^2] - E[x]^2`` over all processes, since a group may lie across two.
+    """
     flat = latents.double().flatten(1)
-    there = (groups - groups.min()).to(flat.device)
-    valid = torch.ones(len(flat), dtype=torch.bool, device=flat.device)
-    deviations = [group_statistics(column, there, valid)[1] for column in flat.T[:: max(1, flat.shape[1] // 256)]]
-    return math.sqrt(_mean(torch.stack(deviations).square().mean(0)))
+    flat = flat[:, :: max(1, flat.shape[1] // 256)]
+    there = groups.to(flat.device)
+    moments = torch.stack((torch.ones_like(flat), flat, flat**2))  # (3, B, elements)
+    count, total, square = summed(moments.new_zeros(3, num_groups, flat.shape[1]).index_add(1, there, moments))
+    return float((square / count - (total / count) ** 2).clamp(min=0).mean().sqrt())
 
 
 def _mean(values: Tensor) -> float:

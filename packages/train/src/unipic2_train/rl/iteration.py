@@ -138,7 +138,7 @@ class Reinforcement:
         known = judge is not None and request.kind in judge.kinds
         held_out = judged(judge, request, rollout.latents.device) if judge is not None and known else None
         reward = float(total_reward(scores.rewards, scores.weights).nanmean())
-        found = self.guards.watch(rollout, request, layout.group_of[layout.own], reward, held_out)
+        found = self.guards.watch(rollout, request, layout, reward, held_out)
         return {f"guard/{name}_{request.kind}": value for name, value in found.items()}
 
     @contextmanager

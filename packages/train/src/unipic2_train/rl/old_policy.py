@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from unipic2_train.callbacks.ema import reshard
 from unipic2_train.training_checkpoint import trainable_parameters
 
 if TYPE_CHECKING:
@@ -32,24 +32,24 @@ class OldPolicy:
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.module, self.decay = module, decay
-        reshard(module)
+        _reshard(module)
         self.values = {n: _local(p.detach()).clone() for n, p in trainable_parameters(module).items()}
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Put the old policy into the module for the block; afterwards the weights in training are back."""
-        reshard(self.module)  # After a forward without gradients FSDP2 would lose what is written.
+        _reshard(self.module)  # After a forward without gradients FSDP2 would lose what is written.
         current = {n: _local(p.detach()).clone() for n, p in trainable_parameters(self.module).items()}
         self._write(self.values)
         try:
             yield
         finally:
-            reshard(self.module)
+            _reshard(self.module)
             self._write(current)
 
     def follow(self) -> None:
         """Move towards the weights in training."""
-        reshard(self.module)
+        _reshard(self.module)
         for name, parameter in trainable_parameters(self.module).items():
             self.values[name].lerp_(_local(parameter.detach()), 1.0 - self.decay)
 
@@ -76,6 +76,12 @@ class OldPolicy:
     def _write(self, values: dict[str, Tensor]) -> None:
         for name, parameter in trainable_parameters(self.module).items():
             _local(parameter).copy_(values[name])
+
+
+def _reshard(module: nn.Module) -> None:
+    for child in module.modules():
+        if isinstance(child, FSDPModule):
+            child.reshard()
 
 
 def _local(tensor: Tensor) -> Tensor:
