@@ -45,10 +45,10 @@ SIZE = 0.25
 """How much its area may differ from the right one, as a fraction of it."""
 FOREGROUND = 60.0
 """RGB distance to the background from which a pixel is foreground."""
-FRAGMENT = 7 / 64**2
-"""Share of the picture that foreground beyond all objects may have without being something."""
-MARGIN = 1.5 / 64
-"""Width around a box that belongs to its object, as a share of the picture's: edges are soft."""
+FRAGMENT = 7
+"""Area that foreground beyond all objects may have without being something, in 64ths of the picture or pixels."""
+MARGIN = 1.5
+"""Width around a box that belongs to its object, in 64ths of the picture, or pixels if they are larger: soft edges."""
 
 
 class Thing(NamedTuple):
@@ -91,11 +91,8 @@ class Seen(NamedTuple):
     """Median colour of the border, RGB (3,)."""
     roughness: float
     """Standard deviation of the background's pixels, in values of 0-255, mean of the channels."""
-
-    @property
-    def unclear(self) -> bool:
-        """Whether there is something that is no object for sure."""
-        return self.stray > FRAGMENT or (self.worst <= SURE and self.worst > 0)
+    unclear: bool
+    """Whether there is something that is no object for sure."""
 
 
 def read_scene(shapes: Mapping[str, Any], field: str, pixels: Pixels) -> Scene:
@@ -155,12 +152,14 @@ def see(pixels: Pixels, detected: Detected, grid: int) -> Seen:
                 ground[_around(box, size)] = False
     rest = pixels[ground & ~far]
     things.sort(key=lambda thing: -thing.score)
+    stray = int((ground & far).sum())
     return Seen(
         things=tuple(things),
         worst=min(scores, default=0.0),
-        stray=float((ground & far).mean()),
+        stray=stray / far.size,
         background=background,
         roughness=float(rest.std(0).mean()) if len(rest) else 255.0,
+        unclear=stray > FRAGMENT * max(size / 64, 1) ** 2 or min(scores, default=1.0) <= SURE,
     )
 
 
@@ -193,8 +192,9 @@ def _distance(pixels: Pixels, background: npt.NDArray[np.float64]) -> npt.NDArra
 
 def _around(box: tuple[float, float, float, float], size: int) -> tuple[slice, slice]:
     """Return rows and columns of a box with its margin, in a picture of `size` pixels."""
-    left, top = (max(0, round((edge - MARGIN) * size)) for edge in box[:2])
-    right, bottom = (round((edge + MARGIN) * size) for edge in box[2:])
+    margin = MARGIN * max(size / 64, 1)
+    left, top = (max(0, round(edge * size - margin)) for edge in box[:2])
+    right, bottom = (round(edge * size + margin) for edge in box[2:])
     return slice(top, bottom), slice(left, right)
 
 
