@@ -18,7 +18,7 @@ def reproduce(
     *,
     preset: str = "tiny",
     seeds: PositiveInt = 5,
-    steps: PositiveInt = 1500,
+    steps: PositiveInt = 400,
     samples: PositiveInt = 400,
     arms: list[str] | None = None,
     out: Path | None = None,
