@@ -111,7 +111,7 @@ def main() -> None:
     layout = Layout(data.global_batch, data.group_size)
     layout.check(stage.rl)
     print(layout.words(stage.rl))
-    manifest = Manifest.load(home.path(data.path))
+    manifest = Manifest.load(home.provide(data.path))
     made = make_prompts(data.prompts) if data.prompts else []
     plan = _plan(manifest.kinds("train"), layout, data.seed, data.tasks, made)
     stored = [kind for kind in plan.tasks if not (made and kind == "t2i")]
