@@ -1,6 +1,8 @@
 """The small autoencoder's objective: reconstruction and a weak pull of the posterior towards the normal distribution.
 
-loss = mean |y - x| + mean (y - x)^2 + kl_weight * KL(q(z | x) || N(0, 1)) / pixels
+loss = mean over rows of  w * (mean |y - x| + mean (y - x)^2 + kl_weight * KL(q(z | x) || N(0, 1)) / pixels)
+
+Legend: B rows, w weight of a row, H/W height and width in pixels.
 """
 
 from __future__ import annotations
@@ -67,13 +69,16 @@ class AutoencoderLoss(NamedTuple):
     loss: Tensor
     """Scalar to minimise."""
     per_row: Tensor
-    """Reconstruction error of each row, detached, (B,)."""
+    """Unweighted reconstruction error of each row, detached, (B,)."""
 
 
 def autoencoder_loss(
     vae: AutoencoderKL, batch: Batch, objective: AutoencoderObjective, seed: int | None
 ) -> AutoencoderLoss:
     """Return the loss of a batch's target pictures, (B, 3, H, W) in [-1, 1].
+
+    The mean is over the batch's rows whatever their weights, as in `flow_matching_loss`: a quarantined row (weight 0)
+    adds nothing, and ranks still average to the loss of the global batch.
 
     Args:
         vae: The autoencoder.
@@ -91,4 +96,5 @@ def autoencoder_loss(
     error = vae.decode(latents).sample - pixels
     per_row = (error.abs() + error.square()).flatten(1).mean(1)
     divergence = posterior.kl() / pixels[0].numel()
-    return AutoencoderLoss((per_row + objective.kl_weight * divergence).mean(), per_row.detach())
+    rows = (per_row + objective.kl_weight * divergence) * batch.weight.to(per_row.device)
+    return AutoencoderLoss(rows.mean(), per_row.detach())
