@@ -122,6 +122,16 @@ def test_what_cannot_be_used_is_left_out_and_named(tmp_path, files):
     assert len(SampleStore(report.manifest, "train").sample("t2i", 1).texts) == 1
 
 
+def test_a_damaged_header_costs_its_own_sample_alone(tmp_path, files):
+    members = {f"{n}.{s}": files.picture(n) if s == "jpg" else "x" for n in range(5) for s in ("jpg", "txt")}
+    file = files.tar(tmp_path / "x.tar", members)
+    file.write_bytes(file.read_bytes().replace(b"2.jpg", b"2!jpg"))
+    report = index_folder(tmp_path)
+    store = SampleStore(report.manifest, "train")
+    assert [store.sample("t2i", number).key for number in range(4)] == ["0", "1", "3", "4"]
+    assert [one.reason for one in report.skipped] == ["no readable sample", "tar is damaged"]
+
+
 def test_keys_that_repeat_are_refused(tmp_path, files):
     for name in ("a", "b"):
         files.tar(tmp_path / f"{name}.tar", {"1.jpg": files.picture(1), "1.txt": name})

@@ -100,9 +100,30 @@ def test_a_damaged_header_is_named(tmp_path):
     whole = list(tar_members(io.BytesIO(data), "here"))
     data[whole[2].header + 20] ^= 0xFF
     walk = tar_members(io.BytesIO(data), "x.tar")
-    assert [next(walk), next(walk)] == whole[:2]
+    assert [next(walk) for _ in whole[1:]] == [*whole[:2], *whole[3:]], "only the damaged member is lost"
     with pytest.raises(DataError, match=f"damaged tar header at byte {whole[2].header}"):
         next(walk)
+
+
+@pytest.mark.parametrize("style", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_reading_goes_on_after_each_damage(tmp_path, style):
+    """A header, bytes within a file, a header of a long name, and at last the cut: what is sound is found."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=style) as archive:
+        for number in range(12):
+            info = tarfile.TarInfo("deep/" * 40 * (number == 8) + f"{number:02}.txt")
+            info.size = 3000
+            archive.addfile(info, io.BytesIO(bytes([65 + number]) * 3000))
+    data = bytearray(file.getvalue())
+    whole = list(tar_members(io.BytesIO(data), "here"))
+    data[whole[1].start - 512 + 150] ^= 1
+    data[whole[4].start + 100 : whole[4].start + 2000] = bytes(1900)
+    data[whole[8].header] ^= 1
+    found = []
+    first = rf"x\.tar: damaged tar header at byte {whole[1].start - 512} "
+    with pytest.raises(DataError, match=first):
+        found.extend(tar_members(io.BytesIO(data[: whole[11].start + 10]), "x.tar"))
+    assert [one for one in found if one in whole] == [one for one in whole if one not in (whole[1], whole[8])]
 
 
 def test_no_tar_at_all():

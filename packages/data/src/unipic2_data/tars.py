@@ -7,6 +7,7 @@ tars are refused: nothing in them can be read without reading all that comes bef
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import tarfile
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["EXTENDED", "TarMember", "find_tars", "open_pieces", "read_extended", "tar_members"]
 
 _BLOCK = 512
+_READ = 2**20  # bytes that are looked through at once, past damage
 _LONGEST_HEADER = 2**20  # of names in pax and GNU headers
+_USTAR = b"ustar"
 _PIECE = re.compile(r"(.+\.tar)\.(?:split\.|part)?([0-9]+|[a-z]{2,})")
 _PAX_RECORD = re.compile(rb"(\d{1,7}) ([^=]+)=")
 _NO_CONTENT = {tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE}
@@ -86,17 +89,33 @@ def open_pieces(files: Sequence[Path]) -> BinaryIO:
 def tar_members(file: BinaryIO, where: str) -> Iterator[TarMember]:
     """Yield the files of a tar, in order; links, folders and devices are left out.
 
+    After a damaged header, reading goes on at the next sound one.
+
     Args:
         file: The tar, open at its beginning.
         where: Its name, for messages.
 
     Raises:
-        DataError: If a header is damaged, or the tar ends early. All members before it have been yielded, the last of
-            them perhaps shorter than it should be.
+        DataError: If a header is damaged, or the tar ends early. All other members have been yielded, the last of them
+            perhaps shorter than it should be.
     """
     length = file.seek(0, io.SEEK_END)
     position, first, name, size = 0, None, None, None
-    while info := _header(file, position, length, where):
+    damage: _DamageError | None = None
+    while True:
+        try:
+            info = _header(file, position, length, where)
+        except _DamageError as error:
+            damage = damage or error
+            first, name, size = None, None, None
+            if (following := _next_header(file, position + _BLOCK)) is None:
+                break
+            position = following
+            continue
+        except DataError as error:
+            raise damage or error from None
+        if info is None:
+            break
         first = position if first is None else first
         start = position + _BLOCK
         if info.isreg() or info.type in _NO_CONTENT:
@@ -107,30 +126,57 @@ def tar_members(file: BinaryIO, where: str) -> Iterator[TarMember]:
             first, name, size = None, None, None
             continue
         if info.type in EXTENDED:
-            if info.size > _LONGEST_HEADER:
-                msg = f"{where}: damaged tar header at byte {position} ({info.size} bytes of name)."
-                raise DataError(msg)
             name, size = read_extended(info.type, file.read(info.size), name, size)
         position = start + info.size + -info.size % _BLOCK
+    if damage is not None:
+        raise damage
+
+
+class _DamageError(DataError):
+    """A header that cannot be read, while others after it perhaps can."""
 
 
 def _header(file: BinaryIO, position: int, length: int, where: str) -> tarfile.TarInfo | None:
-    """Return the header at a position, or None at the end of the tar."""
+    """Return the header at a position, or None at the end of the tar.
+
+    Raises:
+        _DamageError: If it is damaged.
+        DataError: If the tar ends before it, or is packed.
+    """
     file.seek(min(position, length))
     block = file.read(_BLOCK)
-    if position == 0 and (packer := _MAGIC.get(block[:2])) and block[257:262] != b"ustar":
+    if position == 0 and (packer := _MAGIC.get(block[:2])) and block[257:262] != _USTAR:
         msg = f"{where} is packed with {packer}; unpack it first (its files cannot be read one by one)."
         raise DataError(msg)
     if len(block) < _BLOCK:
         msg = f"{where}: the tar is cut off at byte {length}, expected a header at byte {position}."
         raise DataError(msg)
     try:
-        return tarfile.TarInfo.frombuf(block, "utf-8", "replace")
+        info = tarfile.TarInfo.frombuf(block, "utf-8", "replace")
     except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
         return None
     except (tarfile.HeaderError, ValueError) as error:
         msg = f"{where}: damaged tar header at byte {position} ({error})."
-        raise DataError(msg) from error
+        raise _DamageError(msg) from error
+    if info.type in EXTENDED and info.size > _LONGEST_HEADER:
+        msg = f"{where}: damaged tar header at byte {position} ({info.size} bytes of name)."
+        raise _DamageError(msg)
+    return info
+
+
+def _next_header(file: BinaryIO, position: int) -> int | None:
+    """Return the position of the next sound header from a position on, or None if there is none."""
+    file.seek(position)
+    while piece := file.read(_READ):
+        for at in range(0, len(piece), _BLOCK):
+            block = piece[at : at + _BLOCK]
+            if block[257:262] != _USTAR:
+                continue
+            with contextlib.suppress(tarfile.HeaderError, ValueError):
+                tarfile.TarInfo.frombuf(block, "utf-8", "replace")
+                return position + at
+        position += len(piece)
+    return None
 
 
 def read_extended(kind: bytes, payload: bytes, name: str | None, size: int | None) -> tuple[str | None, int | None]:

@@ -99,9 +99,11 @@ def test_a_truncated_tar_gives_what_comes_before(tmp_path, files):
     assert found[3].name.startswith("x (the tar is cut off at byte")
 
 
-def test_a_damaged_header_and_the_samples_before_it(tmp_path, files):
-    data = files.tar(tmp_path / "x.tar", {f"{n}.{s}": b"i" for n in range(3) for s in ("jpg", "txt")}).read_bytes()
+def test_a_damaged_header_costs_its_own_sample_alone(tmp_path, files):
+    data = files.tar(tmp_path / "x.tar", {f"{n}.{s}": b"i" for n in range(5) for s in ("jpg", "txt")}).read_bytes()
     files.write(tmp_path / "x.tar", data.replace(b"2.jpg", b"2!jpg"))
     found = read(tmp_path)
-    assert [one.name for one in found[:2]] == ["x/0", "x/1"]
+    assert [one.name for one in found[:-1]] == ["x/0", "x/1", "x/2", "x/3", "x/4"]
+    assert [type(one) for one in found[:-1]] == [Record, Record, Skipped, Record, Record]
+    assert found[2].reason == "members or fields missing: image"
     assert found[-1].reason == "tar is damaged"
