@@ -181,7 +181,7 @@ def test_bad_fraction(tmp_path, fraction):
 
 def test_nothing_usable(tmp_path):
     (tmp_path / "in").mkdir()
-    with pytest.raises(DataError, match=r"nothing to train on in .*: no pictures found"):
+    with pytest.raises(DataError, match=r"nothing to train on in .*: no pictures found\. Name its --format"):
         import_source(tmp_path / "in", tmp_path / "out")
     (tmp_path / "in" / "a.jpg").write_bytes(b"x")
     (tmp_path / "in" / "a.txt").write_text("x")
@@ -190,6 +190,12 @@ def test_nothing_usable(tmp_path):
     with pytest.raises(DataError, match="expected a folder of pictures"):
         import_source(tmp_path / "absent", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_fields_with_other_names_are_hinted_at(tmp_path, files):
+    files.tar(tmp_path / "in" / "x.tar", {"a.jpg": files.picture(1), "a.json": '{"text": "a cat"}'})
+    with pytest.raises(DataError, match=r"1 x members or fields missing: txt\. Say with --fields"):
+        import_source(tmp_path / "in", tmp_path / "out", format="tar")
 
 
 def test_large_imports_are_split_into_shards(tmp_path, monkeypatch):

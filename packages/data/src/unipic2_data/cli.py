@@ -107,7 +107,7 @@ def import_(
 
     Args:
         source: A folder of pictures with captions beside them (a.jpg, a.txt) and, if you like, *.jsonl files of edits;
-            or what --format or --preset says.
+            a file (.jsonl, .json, .parquet, .tar); or what --format or --preset says.
         out: Folder to make.
         preset: A known data set, in place of --format and --fields; `unipic2-data presets` lists them.
         format: tar (webdataset: jpg + txt or json), parquet (pictures inside), json (rows of .jsonl, .json or .txt,

@@ -57,7 +57,7 @@ def import_source(
     Args:
         source: File or folder.
         out: Folder to make; must not exist or be empty.
-        format: What the source is; default: JSON by its suffix, else a folder of pictures.
+        format: What the source is; default: that of a file by its suffix, or a folder of pictures.
         fields: Which fields of a row hold what; default: see `default_mappers`.
         preset: Format, fields and licence of a known data set, in place of the two above.
         image_root: Folder that names in rows are relative to; default: the folder of the file.

@@ -162,7 +162,7 @@ def save_data(
     reasons = Counter(one.reason for one in skipped)
     if not any(needed in {None, shard.split} for shard in shards):
         why = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common()) or "no pictures found"
-        msg = f"nothing to train on in {request['source']}: {why}."
+        msg = f"nothing to train on in {request['source']}: {why}.{_mend(reasons)}"
         raise DataError(msg)
     if skipped:
         lines = [json.dumps({"name": one.name, "reason": one.reason}, ensure_ascii=False) for one in skipped]
@@ -172,6 +172,14 @@ def save_data(
     manifest.save()
     many = sum(shard.samples for shard in shards) > _MANY_SAMPLES  # else starting processes takes longer
     SampleTable.build(manifest, workers=workers if many else 1).save(manifest)
+
+
+def _mend(reasons: Counter[str]) -> str:
+    """Return what to try if nothing of a source could be used, as far as the reasons tell."""
+    if not reasons:
+        return " Name its --format if it holds something else (tars, Parquet, rows, ...)."
+    named_otherwise = all("fields missing" in reason for reason in reasons)
+    return " Say with --fields which field holds what, or name a --preset." if named_otherwise else ""
 
 
 def _groups(shards: list[Shard]) -> Iterator[list[Shard]]:

@@ -167,19 +167,34 @@ def test_omniedit(tmp_path, files, imported):
     assert (sample.meta["width"], sample.meta["reference_sizes"]) == (24, [{"height": 16, "width": 24}])
 
 
-@pytest.mark.parametrize(
-    ("name", "names"),
-    [
-        ("ultraedit", ("source_image", "edited_image", "edit_prompt")),
-        ("nhr-edit", ("source_image", "edited_image", "edit_instruction")),
-    ],
-)
-def test_pairs_in_parquet(tmp_path, files, imported, name, names):
-    source, target, text = names
-    row = {source: inside(files, 1), target: inside(files, 2), text: "make it snow", "other": "x"}
+def test_ultraedit(tmp_path, files, imported):
+    row = {
+        "source_image": inside(files, 1),
+        "edited_image": inside(files, 2),
+        "mask_image": inside(files, 3),
+        "edit_prompt": "make it snow",
+        "source_caption": "x",
+    }
     files.parquet(tmp_path / "in" / "FreeForm_0-00000.parquet", [row])
-    ((sample,), _) = imported(name)
+    ((sample,), _) = imported("ultraedit")
     assert sample.meta["instruction"] == "make it snow"
+    assert (sample.references[0].data, sample.target.data) == (files.picture(1), files.picture(2))
+
+
+def test_nhr_edit(tmp_path, files, imported):
+    row = {
+        "sample_id": "1",
+        "source_image": inside(files, 1),
+        "edited_image": inside(files, 2),
+        "edit_instruction": "Add a cat.",
+        "augmented_instructions": ["Put a cat there.", "Add a cat."],
+        "category": "Add object",
+        "style": "photo",
+    }
+    files.parquet(tmp_path / "in" / "data" / "train-00000.parquet", [row, row | {"augmented_instructions": None}])
+    (sample, plain), _ = imported("nhr-edit")
+    assert sample.meta["instruction"] == ["Add a cat.", "Put a cat there."]
+    assert (sample.meta["task"], plain.meta["instruction"]) == ("Add object", "Add a cat.")
     assert (sample.references[0].data, sample.target.data) == (files.picture(1), files.picture(2))
 
 

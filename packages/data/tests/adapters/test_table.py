@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 
 from unipic2_data.adapters.fields import Fields
-from unipic2_data.adapters.formats import open_source
+from unipic2_data.adapters.formats import guess_format, open_source
 from unipic2_data.adapters.record import Record, Skipped
 from unipic2_data.errors import DataError
 
@@ -58,6 +60,50 @@ def test_lists_of_addresses_are_refused(tmp_path, files, rows):
         read(files.lines(tmp_path / "a.jsonl", rows))
     with pytest.raises(DataError, match="img2dataset"):
         read(files.parquet(tmp_path / "a.parquet", rows), "parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "field"),
+    [
+        ("a.txt", "\nhttps://example.org/1.jpg\nhttps://example.org/2.jpg\n", "url"),
+        ("a.csv", 'caption,address\na cat,"https://example.org/1.jpg"\n', "address"),
+        ("a.tsv", "TEXT\tURL\na cat\thttps://example.org/1.jpg\n", "URL"),
+        ("a.csv", "a cat,https://example.org/1.jpg\n", "url"),
+    ],
+)
+@pytest.mark.parametrize("format", ["folder", "json"])
+def test_lists_of_addresses_in_lines_and_columns_are_refused(tmp_path, files, name, text, field, format):
+    with pytest.raises(DataError, match=rf"lists addresses of pictures \(field '{field}'\).*img2dataset"):
+        read(files.write(tmp_path / name, text), format)
+
+
+def test_an_address_is_refused():
+    with pytest.raises(DataError, match=r"is an address.*img2dataset"):
+        read(Path("https://example.org/data.parquet"), "parquet")
+
+
+def test_other_lists_are_no_addresses(tmp_path, files):
+    prompts = Fields(kind="prompt", text=("text",))
+    found = read(files.write(tmp_path / "a.txt", "a cat, https\nhttp:// is how addresses begin\n"), mappers=(prompts,))
+    assert [one.meta["captions"] for one in found] == [["a cat, https"], ["http:// is how addresses begin"]]
+    for name in ("a.csv", "empty.csv"):
+        with pytest.raises(DataError, match="expected a folder of pictures"):
+            read(files.write(tmp_path / name, "" if name == "empty.csv" else "file,text\n1.jpg,a cat\n"), "folder")
+
+
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [
+        ("a.jsonl", "json"),
+        ("a.json", "json"),
+        ("a.parquet", "parquet"),
+        ("a.tar", "tar"),
+        ("a.txt", "folder"),
+        ("", "folder"),
+    ],
+)
+def test_the_format_of_a_file_is_guessed_by_its_suffix(tmp_path, name, format):
+    assert guess_format(tmp_path / name) == format
 
 
 def test_pictures_in_tars(tmp_path, files):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unipic2_data.adapters.conversations import Conversations, read_list
-from unipic2_data.adapters.fields import Fields, Finder, Mapper
+from unipic2_data.adapters.fields import Fields, Finder, Mapper, refuse_urls
 from unipic2_data.adapters.folder import FolderSource
 from unipic2_data.adapters.places import FolderPlace, TarPlace, index_tars
 from unipic2_data.adapters.table import RowFile, RowSource, find_row_files
@@ -34,11 +35,15 @@ _SUFFIXES = {
     "conversations": (".jsonl", ".json"),
     "index": (".parquet", ".jsonl", ".json"),
 }
+_GUESSES: dict[str, Format] = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".tar": "tar"}
+_COLUMNS = {".csv": ",", ".tsv": "\t", ".txt": "\n"}  # suffix of a list -> what stands between its columns
+_HEAD = 2**16  # characters of a list that are looked at
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # as a Path keeps it, with one slash
 
 
 def guess_format(source: Path) -> Format:
-    """Return the format of a source that is imported without naming one: JSON by its suffix, else a folder."""
-    return "json" if source.suffix in {".json", ".jsonl"} else "folder"
+    """Return the format of a source that is imported without naming one: that of a file by its suffix, or a folder."""
+    return "folder" if source.is_dir() else _GUESSES.get(source.suffix, "folder")
 
 
 def default_mappers(format: Format) -> tuple[Mapper, ...]:
@@ -75,8 +80,9 @@ def open_source(
         The adapter, and what is damaged in tars of pictures.
 
     Raises:
-        DataError: If the source is not of this format.
+        DataError: If the source is not of this format, or only says where pictures are.
     """
+    _refuse_addresses(source)
     if not source.exists():
         msg = f"cannot import {source}: it does not exist; expected a folder of pictures, or a file of rows or samples."
         raise DataError(msg)
@@ -96,3 +102,22 @@ def open_source(
             place = TarPlace(index)
         files = [RowFile(file, name, place) for file, name in find_row_files(source, _SUFFIXES[format])]
     return RowSource(files, mappers), damages
+
+
+def _refuse_addresses(source: Path) -> None:
+    """Refuse an address, and a list of addresses in lines or columns (.txt, .csv, .tsv)."""
+    if _ADDRESS.match(str(source)) and not source.exists():
+        msg = (
+            f"{source} is an address, and files on a disk are imported. Fetch it first (the pictures of a list of "
+            "addresses with img2dataset, which writes tars), then import that."
+        )
+        raise DataError(msg)
+    if source.suffix not in _COLUMNS or not source.is_file():
+        return
+    with source.open(encoding="utf-8-sig", errors="replace") as file:
+        lines = [line for line in file.read(_HEAD).splitlines() if line.strip()][:2]
+    head, *rows = [[word.strip(" \"'") for word in line.split(_COLUMNS[source.suffix])] for line in lines] or [[]]
+    for word in head:  # a list without names of columns
+        refuse_urls(source.name, {"url": word})
+    for row in rows if source.suffix != ".txt" else []:
+        refuse_urls(source.name, dict(zip(head, row, strict=False)))

@@ -100,7 +100,8 @@ PRESETS = (
         ),
         "NOASSERTION",
         "Unpack the tars into raw/ and captions/ beside megalith10m_all.json, then import that file with --image-root "
-        "raw. Rows whose picture or caption was not fetched are skipped.",
+        "raw. Rows whose picture or caption was not fetched are skipped. Flickr photographs that are said to be in the "
+        "public domain, CC0, of the US government, or without known restrictions.",
     ),
     Preset(
         "sharegpt-4o-image",
@@ -200,9 +201,19 @@ PRESETS = (
         "nhr-edit",
         "iitolstykh/NHR-Edit, iitolstykh/NHR-Edit-part2",
         "parquet",
-        (Fields(kind="edit", target="edited_image", references=("source_image",), text=("edit_instruction",)),),
-        "NOASSERTION",
-        "Made and filtered without people; about 790 GB.",
+        (
+            Fields(
+                kind="edit",
+                target="edited_image",
+                references=("source_image",),
+                text=("edit_instruction", "augmented_instructions"),
+                task="category",
+            ),
+        ),
+        "Apache-2.0",
+        "Made and filtered without people; about 790 GB. Most edits add or remove an object. All phrasings of an "
+        "instruction are kept, and training picks one at each visit. The first release had files and a metadata.jsonl "
+        "(source_file_name, edited_file_name): import that with --fields and --licence.",
     ),
     Preset(
         "pico-banana-400k",
