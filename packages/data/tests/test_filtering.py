@@ -10,6 +10,9 @@ from unipic2_data.loader import SampleStore
 from unipic2_data.manifest import Manifest, ShardWriter
 from unipic2_data.notes import data_id
 from unipic2_data.sample import Image, Sample, sample_to_tar
+from unipic2_data.show import choose, contact_sheet, page
+from unipic2_data.stats import collect_stats
+from unipic2_data.table import SampleTable
 
 
 @pytest.fixture
@@ -110,6 +113,35 @@ def test_several_data_sets_become_one(edits, tmp_path):
         (other,) = [name for name in found if name.startswith(key) and name != key]
         assert found[other].target == sample.target
         assert len(other) <= 80
+
+
+def test_odd_fields_of_others_stop_nothing(tmp_path, files):
+    """Tars of someone else's tools, whose JSON holds other things under names that are known here."""
+    odd = [
+        {"scores": ["x"], "height": "16", "width": 24, "licence": 3},
+        {"scores": {"q": "good"}, "height": 0, "width": 0, "licence": None},
+        {"scores": {"q": 10**400}, "reference_sizes": [3], "licence": ["MIT"]},
+        {"scores": {"q": 7}, "height": 16, "width": 24, "licence": "MIT"},
+    ]
+    with ShardWriter(tmp_path / "data", "train.tar", "train", "t2i") as writer:
+        for n, meta in enumerate(odd):
+            writer.add(Sample(f"k{n}", "t2i", {"captions": ["x"]} | meta, Image(files.picture(n), "jpg")))
+    manifest = Manifest(tmp_path / "data", [writer.shard])
+    manifest.save()
+    stats = collect_stats(manifest.root)
+    assert stats.numbers["score q"].tolist() == [7]
+    assert stats.numbers["width"].tolist() == [24]
+    table = SampleTable.build(manifest)
+    assert table.sizes.tolist() == [[16, 24]] * 4
+    shown = choose(manifest.root, split="train")
+    contact_sheet(shown, tmp_path / "sheet.png")
+    page(shown, tmp_path / "index.html", "odd")
+    assert (tmp_path / "index.html").read_text().count("<b>score q</b> 7") == 1
+    wanted = Filter((ScoreRule("q", ">", 1),), min_side=16, licences=("MIT",))
+    assert [wanted.reason(sample) for sample in shown] == ["no score q"] * 3 + [None]
+    assert wanted.keep(table)[0].tolist() == [False, False, False, True]
+    sizes = Filter(min_side=17)
+    assert [sizes.reason(sample) for sample in shown] == ["shorter side is below 17 pixels"] * 4
 
 
 def test_unknown_images_are_kept_when_json_changes(tmp_path, files):

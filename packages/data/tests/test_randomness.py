@@ -3,7 +3,7 @@ import time
 import numpy as np
 import torch
 
-from unipic2_data.randomness import keyed_normal, keyed_rng, keyed_uniform
+from unipic2_data.randomness import keyed_hash, keyed_normal, keyed_rng, keyed_uniform
 
 KEYS = [f"sample-{i}" for i in range(64)]
 
@@ -33,6 +33,10 @@ def test_numbers_are_pinned():
     # Written down once: a change would break the resumption of runs and the bytes of data sets.
     assert keyed_rng(0, "key", 1, "noise").integers(0, 1000, 5).tolist() == [29, 290, 259, 872, 375]
     assert np.allclose(keyed_normal(7, ["key"], [0], "noise", (3,)), [[-1.34723, 1.18916, -0.50143]], atol=1e-5)
+
+
+def test_half_a_character_is_a_name_too():
+    assert keyed_hash("\ud83d") != keyed_hash("\ud83e")
 
 
 def test_distribution():

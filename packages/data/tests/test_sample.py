@@ -7,7 +7,7 @@ import pytest
 
 from unipic2_data.errors import DataError
 from unipic2_data.images import decode_rgb
-from unipic2_data.sample import Image, Sample, lacks, sample_from_tar, sample_to_tar
+from unipic2_data.sample import Image, Sample, lacks, sample_from_tar, sample_to_tar, texts_of
 
 SAMPLE = Sample(
     "a-1_b", "edit", {"instruction": "remove the \u00e9", "task": "remove"}, Image(b"t" * 700, "jpg"), [Image(b"r")]
@@ -51,6 +51,15 @@ def test_bad_keys(key):
 def test_text_that_utf8_cannot_hold():
     with pytest.raises(DataError, match="sample k: its text cannot be written as UTF-8"):
         sample_to_tar(Sample("k", "prompt", {"captions": ["\ud800"]}))
+
+
+def test_half_a_character_is_no_text():
+    """JSON may hold one half of a pair of escapes, as captions do that were cut off in the middle of an emoji."""
+    data = foreign({"1.jpg": b"j", "1.json": b'{"captions": ["cut \\ud83d", "whole \\ud83d\\ude00"]}'})
+    sample = sample_from_tar(data, "here")
+    assert texts_of("t2i", sample.meta, "here") == ["whole \U0001f600"]
+    data = foreign({"1.jpg": b"j", "1.json": b'{"captions": ["cut \\ud83d"]}'})
+    assert lacks(sample_from_tar(data, "here")) == "no text"
 
 
 def test_unknown_kind():

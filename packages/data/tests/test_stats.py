@@ -3,7 +3,11 @@ import pytest
 from PIL import Image as Picture
 
 from unipic2_data.adapters.fields import Fields
+from unipic2_data.filtering import Filter, filter_data
 from unipic2_data.importer import import_source
+from unipic2_data.leaks import find_leaks
+from unipic2_data.manifest import Manifest, ShardWriter
+from unipic2_data.sample import Image, Sample
 from unipic2_data.stats import collect_stats, plot_stats
 
 
@@ -46,6 +50,29 @@ def test_counts_and_numbers(edits, workers):
     text = str(stats)
     assert "task: remove 8, add 4" in text
     assert [line.split()[:2] for line in text.splitlines() if line.startswith("score")] == [["score", "sc"]]
+
+
+def test_damage_is_counted_and_stops_nothing(tmp_path, files):
+    """One sample is unreadable, another has no text; leaks and filters go on as well."""
+    roots = [tmp_path / name for name in "ab"]
+    for root in roots:
+        with ShardWriter(root, "train.tar", "train", "t2i") as writer:
+            for n in range(4):
+                meta = {"captions": [f"caption {n}"], "height": 16, "width": 24}
+                writer.add(Sample(f"k{n}", "t2i", meta, Image(files.picture(n), "jpg")))
+        Manifest(root, [writer.shard]).save()
+    tar = roots[0] / "train.tar"
+    tar.write_bytes(tar.read_bytes().replace(b'"caption 1"]', b'"caption 1"}').replace(b"caption 2", b" " * 9))
+    stats = collect_stats(roots[0])
+    assert (stats.samples, stats.damaged) == (4, 2)
+    assert stats.counts["kind"] == {"t2i": 4}
+    assert stats.numbers["words"].tolist() == [2, 2]
+    assert str(stats).startswith("4 samples, 2 of them damaged: see `unipic2-data verify`\n")
+    prompts = files.write(tmp_path / "prompts.txt", "caption 1\ncaption 3\n")
+    assert find_leaks([roots[0]], [prompts], tmp_path / "leaks.jsonl")["exact"] == 1
+    report = filter_data(roots, tmp_path / "out", Filter())
+    assert report.manifest.generator["skipped"] == {"sample is unreadable": 1}
+    assert report.manifest.counts == {"train": {"t2i": 7}}
 
 
 def test_the_plot_shows_something(edits, tmp_path):

@@ -58,13 +58,13 @@ def convert(record: Record, settings: Conversion) -> Sample:
     if references:
         meta["reference_sizes"] = [{"height": height, "width": width} for _, (height, width) in references]
     sample = Sample(_key(record, settings.source), record.kind, meta, target, [image for image, _ in references])
-    if missing := lacks(sample):
-        raise DataError(missing)
     try:
         json.dumps(meta, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         msg = "text cannot be written as UTF-8"
         raise DataError(msg) from error
+    if missing := lacks(sample):
+        raise DataError(missing)
     return sample
 
 

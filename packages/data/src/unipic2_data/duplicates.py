@@ -142,9 +142,9 @@ def _describe(manifests: list[Manifest], job: tuple[int, int, int]) -> _Describe
         try:
             images = ([sample.target] if sample.target else []) + sample.references
             described = [picture_code(image.data) for image in images]
+            text = texts_of(sample.kind, sample.meta, sample.key) if sample.kind != "t2i" else []
         except DataError:
             continue  # a matter of `unipic2-data verify`
-        text = texts_of(sample.kind, sample.meta, sample.key) if sample.kind != "t2i" else []
         hashed = keyed_hash(sample.kind, *(normalised(one) for one in text), str(sample.meta.get("answer", "")))
         rows.append((number, scanned.number, int.from_bytes(hashed[:8], "big"), len(images)))
         codes += [code for code, _ in described]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from unipic2_data.errors import DataError
+from unipic2_data.facts import named_size, scores_of
 from unipic2_data.images import picture_size
 from unipic2_data.jobs import run_jobs, silent, tick
 from unipic2_data.manifest import Manifest
@@ -80,7 +81,7 @@ class Filter:
 
     def reason(self, sample: Sample) -> str | None:
         """Return why a sample is left out, or None if it stays."""
-        scores = sample.meta.get("scores") or {}
+        scores = scores_of(sample.meta)
         for rule in self.scores:
             if rule.name not in scores:
                 return f"no score {rule.name}"
@@ -88,7 +89,7 @@ class Filter:
                 return f"score {rule.name} is not {rule.comparison} {rule.value:g}"
         if self.licences:
             licence = sample.meta.get("licence")
-            if licence is None:
+            if not isinstance(licence, str):
                 return "no licence"
             if not any(fnmatch.fnmatchcase(licence, allowed) for allowed in self.licences):
                 return f"licence {licence}"
@@ -223,7 +224,7 @@ def _obey(sample: Sample, note: dict[str, Any], texts: str) -> None:
         if name in {"data", "key", "reason"}:
             continue
         if name == "scores":
-            sample.meta["scores"] = (sample.meta.get("scores") or {}) | value
+            sample.meta["scores"] = scores_of(sample.meta) | scores_of(note)
         elif name in {"captions", "instruction"} and texts == "add":
             both = [*_as_list(sample.meta.get(name)), *_as_list(value)]
             sample.meta[name] = list(dict.fromkeys(both))
@@ -237,11 +238,11 @@ def _as_list(value: Any) -> list:
 
 def _size(sample: Sample) -> tuple[int, int] | None:
     """Return height and width of the picture that counts, or None if there is none."""
-    meta = sample.meta
-    if meta.get("height") and meta.get("width"):
-        return meta["height"], meta["width"]
-    if sample.target is None and meta.get("reference_sizes"):
-        return meta["reference_sizes"][0]["height"], meta["reference_sizes"][0]["width"]
+    if size := named_size(sample.meta):
+        return size
+    references = sample.meta.get("reference_sizes")
+    if sample.target is None and isinstance(references, list) and references and (size := named_size(references[0])):
+        return size
     image = sample.target or (sample.references[0] if sample.references else None)
     return picture_size(image.data) if image else None
 
@@ -258,7 +259,8 @@ def _shared_keys(manifests: list[Manifest], workers: int, progress: Progress) ->
 def _keys(manifests: list[Manifest], job: tuple[int, int]) -> np.ndarray:
     source, shard = job
     hashes = []
-    for key, _ in scan_documents(manifests[source], manifests[source].shards[shard]):
+    for found in scan_documents(manifests[source], manifests[source].shards[shard]):
         tick()
-        hashes.append(key_hash(key))
+        if isinstance(found, tuple):  # the others are counted when they are to be written
+            hashes.append(key_hash(found[0]))
     return np.array(hashes, np.uint64)

@@ -135,11 +135,12 @@ def _find(manifests: list[Manifest], known: Prompts, levels: frozenset[str], job
     source, shard = job
     manifest = manifests[source]
     notes = []
-    for key, meta in scan_documents(manifest, manifest.shards[shard]):
+    for document in scan_documents(manifest, manifest.shards[shard]):
         tick()
-        texts = texts_of(manifest.shards[shard].kind, meta, f"sample {key} of {manifest.root}")
-        caption = meta.get("caption")
-        for text in [*texts, *([caption] if isinstance(caption, str) else [])]:
+        if isinstance(document, DataError):
+            continue  # a matter of `unipic2-data verify`
+        key, meta = document
+        for text in _texts(manifest.shards[shard].kind, meta):
             found = known.find(text)
             if found and found[0] in levels:
                 level, prompt = found
@@ -147,6 +148,16 @@ def _find(manifests: list[Manifest], known: Prompts, levels: frozenset[str], job
                 notes.append(note | {"text": text, "prompt": prompt})
                 break
     return notes
+
+
+def _texts(kind: str, meta: dict[str, Any]) -> list[str]:
+    """Return all texts of a sample, none if it is damaged."""
+    try:
+        texts = texts_of(kind, meta, "a sample")
+    except DataError:
+        texts = []
+    caption = meta.get("caption")
+    return texts + ([caption] if isinstance(caption, str) else [])
 
 
 def _prompts(file: Path) -> list[tuple[str, list[str]]]:

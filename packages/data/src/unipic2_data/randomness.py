@@ -26,7 +26,8 @@ __all__ = ["keyed_hash", "keyed_normal", "keyed_rng", "keyed_uniform"]
 
 def keyed_hash(*parts: str | int) -> bytes:
     """Return 16 bytes that depend on every part and on where one part ends and the next begins."""
-    return hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=16).digest()
+    joined = "\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass")  # JSON of others may hold half a character
+    return hashlib.blake2b(joined, digest_size=16).digest()
 
 
 def keyed_rng(seed: int, key: str, visit: int = 0, purpose: str = "") -> np.random.Generator:

@@ -41,7 +41,7 @@ import json
 import re
 import tarfile
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from unipic2_data.errors import DataError
 
@@ -68,6 +68,7 @@ _NEEDS_TARGET = {"t2i", "edit"}
 _NEEDS_REFERENCE = {"edit", "qa"}
 _FOREIGN_TEXTS = ("captions", "caption", "prompt")  # of a JSON member of others, the first that is there
 _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)  # key and field, as webdataset cuts a member's name
+_HALF = re.compile("[\ud800-\udfff]")
 _FILES = (b"0", b"\0")  # types of tar members
 _LONG_NAME, _PAX = b"L", b"x"
 _PAX_PATH = re.compile(rb"(?:^|\n)\d+ path=([^\n]*)\n")
@@ -114,6 +115,8 @@ def split_name(name: str) -> tuple[str, str] | None:
 def texts_of(kind: str, meta: dict[str, Any], where: str) -> list[str]:
     """Return the texts that may prompt the model for a sample: its captions, or the instruction of an edit.
 
+    Blank texts are left out, and those with half a character (one surrogate alone), which no tokenizer reads.
+
     Args:
         kind: Kind of the sample.
         meta: Its JSON object.
@@ -124,7 +127,7 @@ def texts_of(kind: str, meta: dict[str, Any], where: str) -> list[str]:
     """
     name = {"edit": "instruction", "qa": "question"}.get(kind, "captions")
     value = meta.get(name)
-    texts = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str) and text.strip()]
+    texts = [text for text in (value if isinstance(value, list) else [value]) if _is_text(text)]
     if not texts:
         msg = (
             f"{where}: a {kind} sample needs a text in '{name}', found {value!r}. Remove the sample or give it a text."
@@ -160,8 +163,8 @@ def sample_to_tar(sample: Sample) -> bytes:
     if sample.kind not in KINDS:
         msg = f"sample {sample.key}: unknown kind {sample.kind!r}, expected one of {', '.join(KINDS)}."
         raise DataError(msg)
-    texts_of(sample.kind, sample.meta, f"sample {sample.key}")
     parts = [_member(f"{sample.key}.json", _document(sample))]
+    texts_of(sample.kind, sample.meta, f"sample {sample.key}")
     if sample.target is not None:
         parts.append(_member(f"{sample.key}.target.{sample.target.suffix}", sample.target.data))
     for index, image in enumerate(sample.references):
@@ -254,6 +257,10 @@ def _foreign_sample(key: str, fields: dict[str, bytes], meta: dict[str, Any]) ->
     else:
         texts = meta[next((name for name in _FOREIGN_TEXTS if name in meta), _FOREIGN_TEXTS[0])]
     return Sample(key, "t2i", meta | {"captions": texts if isinstance(texts, list) else [texts]}, images[0])
+
+
+def _is_text(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and bool(value.strip()) and (value.isascii() or not _HALF.search(value))
 
 
 def _document(sample: Sample) -> bytes:

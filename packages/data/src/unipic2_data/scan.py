@@ -60,21 +60,29 @@ def scan(manifest: Manifest, shard: Shard, numbers: Container[int] | None = None
         os.close(file)
 
 
-def scan_documents(manifest: Manifest, shard: Shard) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield key and JSON of every sample of a shard; pictures are only read if the JSON does not come first.
+def scan_documents(manifest: Manifest, shard: Shard) -> Iterator[tuple[str, dict[str, Any]] | DataError]:
+    """Yield key and JSON of every sample of a shard, or why it is unreadable.
+
+    Pictures are only read if the JSON does not come first.
 
     Raises:
-        DataError: If a sample cannot be read; `unipic2-data verify` says what else is wrong.
+        DataError: If the shard or its index cannot be read at all.
     """
+    offsets = manifest.offsets(shard).tolist()
     file = _open(manifest, shard)
     try:
-        for number, (start, length) in enumerate(manifest.offsets(shard).tolist()):
+        for number, (start, length) in enumerate(offsets):
             where = f"{manifest.root / shard.path}, sample {number}"
-            found = document_from_tar(os.pread(file, min(length, _FIRST_READ), start))
-            if found is None:
-                sample = sample_from_tar(os.pread(file, length, start), where)
-                found = sample.key, sample.meta
-            yield found
+            is_inside = length > 0 and start >= 0
+            found = document_from_tar(os.pread(file, min(length, _FIRST_READ), start)) if is_inside else None
+            if found is not None:
+                yield found
+                continue
+            try:
+                sample = sample_from_tar(os.pread(file, length, start) if is_inside else b"", where)
+                yield sample.key, sample.meta
+            except DataError as error:
+                yield error
     finally:
         os.close(file)
 

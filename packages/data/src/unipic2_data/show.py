@@ -10,6 +10,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from unipic2_data.errors import DataError
+from unipic2_data.facts import scores_of
 from unipic2_data.images import decode_rgb
 from unipic2_data.manifest import Manifest
 from unipic2_data.randomness import keyed_rng
@@ -122,7 +123,7 @@ def _cell(sample: Sample) -> PilImage:
     cell = Image.new("RGB", (slots * (_THUMB + _PAD), _THUMB * bool(thumbs) + _LINES * _LINE_PIXELS + _PAD), "white")
     for slot, thumb in enumerate(thumbs):
         cell.paste(thumb, (slot * (_THUMB + _PAD) + (_THUMB - thumb.width) // 2, (_THUMB - thumb.height) // 2))
-    text = _text(sample) + "".join(f" [{name} {value:g}]" for name, value in sample.meta.get("scores", {}).items())
+    text = _text(sample) + "".join(f" [{name} {value:g}]" for name, value in scores_of(sample.meta).items())
     lines = textwrap.wrap(text, slots * _LINE_CHARS, max_lines=_LINES, placeholder=" ...")
     top = _THUMB * bool(thumbs) + _PAD // 2
     ImageDraw.Draw(cell).multiline_text((2, top), "\n".join(lines), fill="black", spacing=1, font_size=11)
@@ -146,7 +147,7 @@ def _article(sample: Sample) -> str:
         values = sample.meta.get(name, [])
         texts = values if isinstance(values, list) else [values]
         parts += [f"<p><b>{name}</b> {html.escape(str(text))}</p>" for text in texts]
-    scores = sample.meta.get("scores", {}).items()
+    scores = scores_of(sample.meta).items()
     parts += [f"<p><b>score {html.escape(name)}</b> {value:g}</p>" for name, value in scores]
     others = {name: value for name, value in sample.meta.items() if name not in {*_HIDDEN_FIELDS, "scores"}}
     parts.append(f"<p><code>{html.escape(json.dumps(others, ensure_ascii=False))}</code></p>")

@@ -96,8 +96,15 @@ def _pictures(manifest: Manifest, shard: int) -> list[list[int]]:
             continue
         images = ([sample.target] if sample.target else []) + sample.references
         hashes = [_hash(image.data) for image in images]
-        found.append(hashes or [_hash(texts_of(sample.kind, sample.meta, sample.key)[0].encode())])
+        found.append(hashes or [_hash(_first_text(sample) or scanned.members)])
     return found
+
+
+def _first_text(sample: Sample) -> bytes:
+    try:
+        return texts_of(sample.kind, sample.meta, sample.key)[0].encode("utf-8", "surrogatepass")
+    except DataError:
+        return b""
 
 
 def _hash(data: bytes) -> int:

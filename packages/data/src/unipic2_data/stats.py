@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unipic2_data.errors import DataError
+from unipic2_data.facts import named_size, scores_of
 from unipic2_data.jobs import run_jobs, silent, tick
 from unipic2_data.manifest import Manifest
 from unipic2_data.sample import texts_of
@@ -36,12 +37,14 @@ class Stats:
 
     Attributes:
         samples: How many there are.
+        damaged: How many of them are unreadable, or have no text.
         counts: kind, task, source, licence -> value -> samples.
         numbers: Name -> one number for each sample that has it: width, height and aspect (width / height) of targets,
             references, texts (different ones of a sample), words of each text, scores.
     """
 
     samples: int = 0
+    damaged: int = 0
     counts: dict[str, Counter[str]] = field(default_factory=lambda: {name: Counter() for name in _NAMED})
     numbers: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -60,10 +63,11 @@ class Stats:
     def to_json(self) -> dict[str, Any]:
         """Return counts and quantiles."""
         counts = {name: dict(counter.most_common()) for name, counter in self.counts.items()}
-        return {"samples": self.samples, "counts": counts, "numbers": self.quantiles()}
+        return {"samples": self.samples, "damaged": self.damaged, "counts": counts, "numbers": self.quantiles()}
 
     def __str__(self) -> str:
-        lines = [f"{self.samples} samples"]
+        damage = f", {self.damaged} of them damaged: see `unipic2-data verify`" if self.damaged else ""
+        lines = [f"{self.samples} samples{damage}"]
         for name, counter in self.counts.items():
             shown = [f"{value} {count}" for value, count in counter.most_common(_SHOWN)]
             more = [f"and {len(counter) - _SHOWN} more"] if len(counter) > _SHOWN else []
@@ -92,6 +96,7 @@ def collect_stats(path: Path, *, workers: int = 1, progress: Progress = silent) 
     with progress("stats", sum(shard.samples for shard in manifest.shards)) as bar:
         for _, part in run_jobs(partial(_shard_stats, manifest), manifest.shards, workers, bar.update):
             stats.samples += part.samples
+            stats.damaged += part.damaged
             for name, counter in part.counts.items():
                 stats.counts[name].update(counter)
             for name, values in part.numbers.items():
@@ -146,23 +151,31 @@ def _shard_stats(manifest: Manifest, shard: Shard) -> Stats:
     def note(name: str, value: float) -> None:
         numbers.setdefault(name, []).append(value)
 
-    for key, meta in scan_documents(manifest, shard):
+    for document in scan_documents(manifest, shard):
         tick()
         stats.samples += 1
         stats.counts["kind"][shard.kind] += 1
+        if isinstance(document, DataError):
+            stats.damaged += 1
+            continue
+        key, meta = document
         for name in _NAMED[1:]:
             stats.counts[name][str(meta.get(name) or _UNKNOWN)] += 1
-        if meta.get("width") and meta.get("height"):
-            note("width", meta["width"])
-            note("height", meta["height"])
-            note("aspect", meta["width"] / meta["height"])
-        texts = texts_of(shard.kind, meta, f"sample {key} of {manifest.root}")
-        note("texts", len(texts))
+        if size := named_size(meta):
+            note("width", size[1])
+            note("height", size[0])
+            note("aspect", size[1] / size[0])
+        try:
+            texts = texts_of(shard.kind, meta, f"sample {key} of {manifest.root}")
+            note("texts", len(texts))
+        except DataError:
+            texts = []
+            stats.damaged += 1
         for text in texts:
             note("words", len(text.split()))
-        if references := meta.get("reference_sizes"):
+        if isinstance(references := meta.get("reference_sizes"), list) and references:
             note("references", len(references))
-        for name, value in (meta.get("scores") or {}).items():
+        for name, value in scores_of(meta).items():
             note(f"score {name}", value)
     stats.numbers = {name: np.array(values, np.float64) for name, values in numbers.items()}
     return stats

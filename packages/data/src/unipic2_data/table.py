@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unipic2_data.errors import DataError
+from unipic2_data.facts import named_size, scores_of
 from unipic2_data.images import picture_size
 from unipic2_data.jobs import run_jobs, silent, tick
 from unipic2_data.sample import document_from_tar, sample_from_tar
@@ -136,11 +137,10 @@ def _shard_rows(manifest: Manifest, job: tuple[int, Shard]) -> _Part:
         tick()
         meta, size = _look(files, shard.path, start, length)
         part.sizes[row] = np.clip(size, 0, _LARGEST)
-        licence, scores = meta.get("licence"), meta.get("scores")
+        licence = meta.get("licence")
         part.licences.append(licence if isinstance(licence, str) else None)
-        for name, value in scores.items() if isinstance(scores, dict) else ():
-            if isinstance(value, (int, float)):
-                part.scores.setdefault(name, []).append((row, float(value)))
+        for name, value in scores_of(meta).items():
+            part.scores.setdefault(name, []).append((row, float(value)))
     return part
 
 
@@ -162,7 +162,5 @@ def _look(files: LocalFiles, path: str, start: int, length: int) -> tuple[dict[s
 def _said(meta: dict[str, Any]) -> tuple[int, int] | None:
     """Return the size that the JSON names: of the target, else of the first reference."""
     references = meta.get("reference_sizes")
-    for one in (meta, *(references if isinstance(references, list) else [])[:1]):
-        if isinstance(one, dict) and isinstance(one.get("height"), int) and isinstance(one.get("width"), int):
-            return one["height"], one["width"]
-    return None
+    sizes = map(named_size, (meta, *(references if isinstance(references, list) else [])[:1]))
+    return next(filter(None, sizes), None)
