@@ -1,6 +1,6 @@
 """Is the loader as fast as the machine decodes, and as others load?
 
-    python benchmarks/data_pipeline.py                # three to six minutes
+    python benchmarks/data_pipeline.py                # about eight minutes
     python benchmarks/data_pipeline.py --rounds 3     # quicker, noisier
 
 All rows decode the same JPEG bytes (photographs of 0.8, 1 and 3 megapixels) to the same 512x512 tensors by the same
