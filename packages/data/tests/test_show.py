@@ -60,6 +60,14 @@ def test_the_sheet_shows_every_picture(tmp_path):
         assert one.width < sheet.width
 
 
+def test_small_pictures_are_enlarged_pixel_by_pixel(tmp_path):
+    dots = np.zeros((32, 16, 3), np.uint8)
+    dots[3, 5] = (0, 255, 0)
+    contact_sheet([Sample("d", "t2i", {"captions": ["dots"]}, Image(encode_png(dots)))], tmp_path / "sheet.png")
+    with Picture.open(tmp_path / "sheet.png") as sheet:
+        assert (np.asarray(sheet) == (0, 255, 0)).all(-1).sum() == 36
+
+
 def test_the_page_is_complete_and_escaped(tmp_path):
     page(SAMPLES, tmp_path / "index.html", "a <title>")
     text = (tmp_path / "index.html").read_text(encoding="utf-8")

@@ -102,7 +102,7 @@ def _pictures(sample: Sample) -> list[tuple[str, Image]]:
 
 
 def _thumb(image: Image, size: int) -> tuple[PilImage | None, str]:
-    """Return a small copy of a picture, and its size in words."""
+    """Return a copy of a picture that fits a size, small ones enlarged pixel by pixel; and its own size in words."""
     from PIL import Image as Pillow
 
     try:
@@ -110,6 +110,8 @@ def _thumb(image: Image, size: int) -> tuple[PilImage | None, str]:
     except DataError:
         return None, "unreadable"
     words = f"{picture.width} x {picture.height}"
+    if (factor := _THUMB // max(picture.size)) > 1:
+        return picture.resize((factor * picture.width, factor * picture.height), Pillow.Resampling.NEAREST), words
     picture.thumbnail((size, size), Pillow.Resampling.LANCZOS)
     return picture, words
 
@@ -132,9 +134,10 @@ def _cell(sample: Sample) -> PilImage:
 
 def _text(sample: Sample) -> str:
     try:
-        return texts_of(sample.kind, sample.meta, sample.key)[0]
+        text = texts_of(sample.kind, sample.meta, sample.key)[0]
     except DataError:
         return "(no text)"
+    return f"{text} - {sample.meta.get('answer')}" if sample.kind == "qa" else text
 
 
 def _article(sample: Sample) -> str:
