@@ -192,3 +192,16 @@ def test_a_detection_of_nothing_scores_nothing():
 
     meta = {"shapes": {"scene": TWO.to_json(), "target_scene": RECOLOURED.to_json()}}
     assert edit_score(empty, meta) == 0
+
+
+def test_rows_that_could_not_be_read_are_not_scored():
+    changed = Scene("white", (replace(CIRCLE, color="green"), SQUARE))
+    request = edit(TWO, changed, changed, TWO, changed)
+    whole = scores_of("shapes", ShapesReward(), request)
+    request.meta[1] = {}
+    request.readable = torch.tensor([True, False, True])
+    scores = scores_of("shapes", ShapesReward(), request)
+    assert scores.isnan().tolist() == [False, True, False]
+    assert torch.equal(scores[[0, 2]], whole[[0, 2]])
+    request.readable = torch.zeros(3, dtype=torch.bool)
+    assert scores_of("shapes", ShapesReward(), request).isnan().all()

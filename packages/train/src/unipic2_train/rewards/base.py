@@ -37,9 +37,24 @@ class RewardRequest:
     """Pictures to edit, uint8 (B, H', W', 3), or ``None``."""
     targets: Tensor | None = None
     """How the data's own edit looks, uint8 (B, H, W, 3), or ``None``."""
+    readable: Tensor | None = None
+    """Rows whose data could be read, bool (B,); ``None``: all. A quarantined row has nothing to score a picture by."""
 
     def __len__(self) -> int:
         return len(self.prompts)
+
+    def rows(self, chosen: Tensor) -> RewardRequest:
+        """Return the request of the chosen rows, bool (B,)."""
+        numbers = chosen.nonzero().squeeze(1).tolist()
+        return RewardRequest(
+            self.kind,
+            self.pictures[chosen],
+            [self.prompts[number] for number in numbers],
+            [self.groups[number] for number in numbers],
+            [self.meta[number] for number in numbers],
+            None if self.sources is None else self.sources[chosen],
+            None if self.targets is None else self.targets[chosen],
+        )
 
 
 class Reward(ABC):
@@ -64,11 +79,16 @@ class WeightedReward:
 
 
 def scores_of(name: str, reward: Reward, request: RewardRequest) -> Tensor:
-    """Return a reward's scores, float64 (B,), checked.
+    """Return a reward's scores, float64 (B,), checked; NaN for rows that could not be read, which it does not see.
 
     Raises:
         ValueError: The reward returned another number of scores.
     """
+    if request.readable is not None and not bool(request.readable.all()):
+        scores = torch.full((len(request),), torch.nan, dtype=torch.float64)
+        if bool(request.readable.any()):
+            scores[request.readable] = scores_of(name, reward, request.rows(request.readable))
+        return scores
     scores = torch.as_tensor(reward(request), dtype=torch.float64).cpu()
     if scores.shape != (len(request),):
         msg = f"reward {name!r} returned scores of shape {tuple(scores.shape)} for {len(request)} pictures"

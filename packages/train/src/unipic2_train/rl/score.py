@@ -93,6 +93,7 @@ def request_of(batch: Batch, layout: Layout, frozen: FrozenParts, rollout: Rollo
         meta=[batch.meta[row] for row in rows],
         sources=None if batch.references is None else _to_bytes(batch.references)[groups],
         targets=None if batch.pixels is None else _to_bytes(batch.pixels)[groups],
+        readable=batch.weight.cpu()[groups] > 0,
     )
 
 
