@@ -43,6 +43,15 @@ def test_a_process_that_dies_is_an_error():
         list(run_jobs(square, [17, 1, 2], 2))
 
 
+@pytest.fixture
+def interruptible():
+    """A process whose parent ignores Ctrl-C, as a script's background jobs do, ignores it too: not in this test."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_does_not_wait_for_the_job():
     main = threading.get_ident()
     timer = threading.Timer(3, signal.pthread_kill, (main, signal.SIGINT))
