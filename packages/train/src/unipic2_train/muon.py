@@ -6,9 +6,8 @@ For a weight ``W`` (m, n) with gradient ``G``, momentum ``M``, learning rate ``l
     U  = orthogonal(b M + (1 - b) G)              (nearest matrix whose singular values are all one)
     W <- (1 - lr * decay) W - lr * sqrt(max(1, m / n)) U
 
-Every direction of a matrix moves by as much, also those that few samples ask for: a small transformer learns from about
-half as many samples as with AdamW. The price is a few products per matrix and step, whatever the batch, so batches
-should not be small.
+Every direction of a matrix moves by as much, also those that few samples ask for. The price is a few products per
+matrix and step, whatever the batch, so batches should not be small.
 
 Legend: S matrices of one shape, m/n their rows and columns.
 """

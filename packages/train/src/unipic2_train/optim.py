@@ -15,6 +15,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from unipic2_train.muon import Muon
+from unipic2_train.training_checkpoint import trainable_parameters
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -90,7 +91,7 @@ def configure(module: nn.Module, config: OptimizerConfig, max_steps: int) -> dic
     if config.schedule == "cosine" and max_steps <= 0:
         msg = "a cosine schedule needs --trainer.max_steps (a positive number of optimiser steps)"
         raise ValueError(msg)
-    trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    trained = trainable_parameters(module)
     if not trained:
         msg = "no parameter is trainable: check the recipe's adapter and freezing"
         raise ValueError(msg)
