@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
@@ -80,6 +82,52 @@ def test_rows_at_different_positions_advance_together(transformer, schedule, pro
     )
     expected = sampling.denoise(transformer, state)
     torch.testing.assert_close(sampling.denoise(transformer, joined), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_rows_join_and_leave_between_steps(transformer, schedule, prompts):
+    """A row that joins others later, and loses one of them on the way, ends where it ends alone."""
+    noise = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+
+    def state(row, steps, guidance, negative=None):
+        return sampling.initial_state(
+            noise[row : row + 1],
+            schedule(steps),
+            prompts[0],
+            guidance=guidance,
+            negative=negative,
+            generators=[torch.Generator().manual_seed(row)] if row else (),
+        )
+
+    alone = [state(0, 2, 1.0), state(1, 4, 3.5, prompts[1]), state(2, 3, 1.0)]
+    with torch.no_grad():
+        joined = sampling.step(transformer, sampling.cat(alone[:2]))
+        joined = sampling.cat([joined, alone[2]])
+        assert joined.index.tolist() == [1, 1, 0]
+        assert [each is None for each in joined.generators] == [True, False, False]
+        joined = sampling.step(transformer, joined)
+        assert joined.done.tolist() == [True, False, False]
+        left = sampling.denoise(transformer, sampling.select(joined, torch.tensor([1, 2])))
+    expected = torch.cat([sampling.denoise(transformer, each) for each in alone])
+    torch.testing.assert_close(torch.cat((joined.latents[:1], left)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_what_has_other_shapes_does_not_join(schedule, prompts):
+    def state(edge, references=None):
+        return sampling.initial_state(torch.zeros(1, 4, edge, edge), schedule(2), prompts[0], references=references)
+
+    with pytest.raises(ValueError, match=r"\(4, 6, 6\) with references None, \(4, 8, 8\) with references None"):
+        sampling.cat([state(8), state(6)])
+    with pytest.raises(ValueError, match="all or none have references"):
+        sampling.cat([state(8), state(8, torch.zeros(1, 4, 8, 8))])
+    both = sampling.cat([state(8, torch.zeros(1, 4, 6, 8)), state(8, torch.ones(1, 4, 6, 8))])
+    assert both.references.mean((1, 2, 3)).tolist() == [0, 1]
+    assert both.negative is None
+    assert both.generators == ()
+
+
+def test_a_finished_state_stays(transformer, schedule, prompts):
+    done = replace(sampling.initial_state(torch.ones(1, 4, 8, 8), schedule(1), prompts[0]), index=torch.tensor([1]))
+    assert sampling.step(transformer, done) is done
 
 
 def test_plain_loop_equals_denoise_and_done_rows_stay(transformer, schedule, prompts):

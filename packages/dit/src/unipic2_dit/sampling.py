@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unipic2_dit.conditioning import Conditioning
@@ -33,6 +34,7 @@ __all__ = [
     "DenoisingState",
     "Dynamics",
     "advance",
+    "cat",
     "denoise",
     "draw_noise",
     "dynamics_of",
@@ -41,6 +43,7 @@ __all__ = [
     "initial_state",
     "renoise",
     "select",
+    "step",
     "velocity",
 ]
 
@@ -266,6 +269,67 @@ def select(state: DenoisingState, rows: Tensor) -> DenoisingState:
     )
 
 
+def cat(states: Sequence[DenoisingState]) -> DenoisingState:
+    """Join the rows of several states, each of which goes on from where it stands.
+
+    Rows may have other steps, guidance and positions. Rows without a negative prompt join those with one as they are:
+    at guidance 1 or less nothing looks at it.
+
+    Args:
+        states: At least one.
+
+    Raises:
+        ValueError: If latents or references differ in shape, or only some rows have references.
+    """
+    shapes = {_row_shapes(state) for state in states}
+    if len(shapes) != 1:
+        found = ", ".join(sorted(f"{latents} with references {references}" for latents, references in shapes))
+        msg = f"Rows of one state have latents of one shape, and all or none have references; these are: {found}."
+        raise ValueError(msg)
+    num_levels = max(state.sigmas.shape[1] for state in states)
+    has_negative = any(state.negative is not None for state in states)
+    has_generators = any(state.generators for state in states)
+    references = [state.references for state in states if state.references is not None]
+    return DenoisingState(
+        latents=torch.cat([state.latents for state in states]),
+        sigmas=torch.cat([F.pad(state.sigmas, (0, num_levels - state.sigmas.shape[1])) for state in states]),
+        index=torch.cat([state.index for state in states]),
+        conditioning=Conditioning.cat([state.conditioning for state in states]),
+        guidance=torch.cat([state.guidance for state in states]),
+        negative=Conditioning.cat([state.negative or state.conditioning for state in states]) if has_negative else None,
+        references=torch.cat(references) if references else None,
+        generators=tuple(each for state in states for each in state.generators or (None,) * len(state.latents))
+        if has_generators
+        else (),
+    )
+
+
+def step(transformer: nn.Module, state: DenoisingState, dynamics: Dynamics = euler) -> DenoisingState:
+    """Take a step of the rows that have one left; the others stay as they are and cost nothing.
+
+    Args:
+        transformer: The Kontext DiT.
+        state: Where the rows stand.
+        dynamics: How a velocity moves the latents.
+
+    Returns:
+        A new state.
+    """
+    done = state.done
+    if not bool(done.any()):
+        return advance(state, velocity(transformer, state), dynamics)
+    rows = (~done).nonzero().squeeze(1)
+    if not len(rows):
+        return state
+    active = select(state, rows)
+    active = advance(active, velocity(transformer, active), dynamics)
+    return replace(
+        state,
+        latents=state.latents.index_copy(0, rows.to(state.latents.device), active.latents),
+        index=state.index.index_copy(0, rows, active.index),
+    )
+
+
 @torch.no_grad()
 def denoise(
     transformer: nn.Module,
@@ -286,25 +350,10 @@ def denoise(
         Clean latents, float32, shape (B, C, h, w).
     """
     while not finished(state):
-        state = _step_active_rows(transformer, state, dynamics)
+        state = step(transformer, state, dynamics)
         if callback is not None:
             state = callback(state) or state
     return state.latents
-
-
-def _step_active_rows(transformer: nn.Module, state: DenoisingState, dynamics: Dynamics) -> DenoisingState:
-    """Take a step of the rows that have one left; the others cost nothing."""
-    done = state.done
-    if not bool(done.any()):
-        return advance(state, velocity(transformer, state), dynamics)
-    rows = (~done).nonzero().squeeze(1)
-    active = select(state, rows)
-    active = advance(active, velocity(transformer, active), dynamics)
-    return replace(
-        state,
-        latents=state.latents.index_copy(0, rows.to(state.latents.device), active.latents),
-        index=state.index.index_copy(0, rows, active.index),
-    )
 
 
 def draw_noise(
@@ -328,6 +377,11 @@ def draw_noise(
         for generator in generators
     ]
     return torch.stack(draws)
+
+
+def _row_shapes(state: DenoisingState) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    """Return the shapes of one row's latents and references."""
+    return tuple(state.latents.shape[1:]), None if state.references is None else tuple(state.references.shape[1:])
 
 
 def _column(values: Tensor, like: Tensor) -> Tensor:
