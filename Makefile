@@ -25,8 +25,8 @@ $(STAMP): $(MANIFESTS)
 	@touch $(STAMP)
 	@echo "install: done"
 
-demo: install ## Make data, train on two cores and show a picture with scores (about 16 minutes after installation)
-	@echo "demo: makes shapes data, trains a small foundation, then one model for generation and editing (about 16 minutes on two cores)"
+demo: install ## Make data, train on two cores and show a picture with scores (13-16 minutes after installation)
+	@echo "demo: makes shapes data, trains a small foundation, then one model for generation and editing (13-16 minutes on two cores)"
 	@$(VENV)/bin/lightning run pretrain --config pretrain/demo
 	@echo "demo: the picture, the scores and the checkpoint are where the lines above say"
 

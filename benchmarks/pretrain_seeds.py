@@ -60,7 +60,8 @@ def run_seed(recipe: str, seed: int, folder: Path) -> dict[str, Any]:
         start = time.monotonic()
         subprocess.run(command, check=True)
         scores = json.loads((folder / "scores.json").read_text())
-        cell = {"seed": seed, "minutes": (time.monotonic() - start) / 60, **scores, "curve": curve(folder)}
+        minutes, cores = (time.monotonic() - start) / 60, len(os.sched_getaffinity(0))
+        cell = {"seed": seed, "minutes": minutes, "cores": cores, **scores, "curve": curve(folder)}
         partial = result.with_suffix(".partial")
         partial.write_text(json.dumps(cell))
         partial.rename(result)
@@ -120,19 +121,25 @@ def page(recipe: str, name: str, summary: dict[str, Any]) -> str:
     from unipic2_evals.report import markdown_table
 
     rows = [
-        (cell["seed"], *(f"{cell['metrics'][key]:.3f}" for key in summary["means"]), f"{cell['minutes']:.1f}")
+        (
+            cell["seed"],
+            *(f"{cell['metrics'][key]:.3f}" for key in summary["means"]),
+            f"{cell['minutes']:.1f}",
+            cell["cores"],
+        )
         for cell in summary["runs"]
     ]
     means = [f"{value['mean']:.3f} ({value['low']:.3f} - {value['high']:.3f})" for value in summary["means"].values()]
     table = markdown_table(
-        ["seed", *(key.removeprefix("test/") for key in summary["means"]), "minutes"],
-        [*rows, ("mean (95%)", *means, "")],
+        ["seed", *(key.removeprefix("test/") for key in summary["means"]), "minutes", "cores"],
+        [*rows, ("mean (95%)", *means, "", "")],
     )
     samples = {row["kind"]: row["total"] for row in summary["runs"][0]["rows"] if row["category"] == "all"}
     return f"""# Recipe `{recipe}`
 
 Exact scenes on unseen test prompts ({", ".join(f"{count} {kind}" for kind, count in samples.items())} a seed), judged
-by detector B, EMA weights. The interval of the mean is over seeds (Student's t).
+by detector B, EMA weights. The interval of the mean is over seeds (Student's t). Minutes are of training and test, with data and
+foundation made before (3 to 4 minutes on two cores); cores are those that the run was allowed to use.
 
 {table}
 
