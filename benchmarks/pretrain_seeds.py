@@ -138,8 +138,8 @@ def page(recipe: str, name: str, summary: dict[str, Any]) -> str:
     return f"""# Recipe `{recipe}`
 
 Exact scenes on unseen test prompts ({", ".join(f"{count} {kind}" for kind, count in samples.items())} a seed), judged
-by detector B, EMA weights. The interval of the mean is over seeds (Student's t). Minutes are of training and test, with data and
-foundation made before (3 to 4 minutes on two cores); cores are those that the run was allowed to use.
+by detector B, EMA weights. The interval of the mean is over seeds (Student's t). Minutes are of training and test, with
+data and foundation made before (3 to 4 minutes on two cores); cores are those that the run was allowed to use.
 
 {table}
 
