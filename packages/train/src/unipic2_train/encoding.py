@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from unipic2_data.cache.build_latents import PictureEncoder
 from unipic2_data.cache.build_text import TextEncoder
@@ -96,12 +97,13 @@ def check_encoders(batch: Batch, identity: Callable[[Literal["latents", "text"]]
 
 
 def weights_hash(*modules: nn.Module) -> str:
-    """Return the sha256 of all weights and buffers, by name."""
+    """Return the sha256 of all weights and buffers, by name; of sharded ones, of this rank's share."""
     digest = hashlib.sha256()
     for module in modules:
         for name, value in module.state_dict().items():
             digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            local = value.to_local() if isinstance(value, DTensor) else value
+            digest.update(local.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -17,7 +17,7 @@ from unipic2_dit.vae import spatial_factor
 
 if TYPE_CHECKING:
     from unipic2_data.batch import Batch
-    from unipic2_train.system import FrozenParts
+    from unipic2_train.pictures import FrozenPictures
 
 __all__ = ["SamplingConfig", "generate"]
 
@@ -35,12 +35,12 @@ class SamplingConfig:
 
 
 @torch.no_grad()
-def generate(transformer: nn.Module, frozen: FrozenParts, batch: Batch, config: SamplingConfig) -> Tensor:
+def generate(transformer: nn.Module, frozen: FrozenPictures, batch: Batch, config: SamplingConfig) -> Tensor:
     """Generate one picture per row, from its prompt and, for edits, its reference.
 
     Args:
         transformer: The Kontext DiT.
-        frozen: VAE, text encoders and scheduler.
+        frozen: VAE, scheduler, and what turns prompts into conditioning.
         batch: B rows; pixels are not looked at.
         config: Steps, guidance and seed.
 
@@ -51,13 +51,14 @@ def generate(transformer: nn.Module, frozen: FrozenParts, batch: Batch, config: 
     height, width = batch.size[0] // factor, batch.size[1] // factor
     shape = (frozen.vae.config.latent_channels, height, width)
     noise = keyed_normal(config.seed, batch.keys, [0] * len(batch), "sampling-noise", shape).to(frozen.device)
+    positive, negative, references = frozen.conditions(batch, guided=config.guidance > 1)
     state = sampling.initial_state(
         noise,
         flow.sampling_sigmas(config.steps, frozen.scheduler),
-        frozen.embed(batch.prompts),
+        positive,
         guidance=config.guidance,
-        negative=frozen.embed([""]),
-        references=None if batch.references is None else frozen.encode_pixels(batch.references),
+        negative=negative,
+        references=references,
         generators=[_generator(config.seed, key) for key in batch.keys],
     )
     return frozen.decode(sampling.denoise(transformer, state, dynamics=sampling.dynamics_of(frozen.scheduler)))

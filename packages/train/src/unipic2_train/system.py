@@ -14,21 +14,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch import Tensor
 
 from unipic2_data.randomness import keyed_rng
-from unipic2_dit import checkpoint, vae
+from unipic2_dit import checkpoint
 from unipic2_dit.conditioning import Conditioning
 from unipic2_dit.parallelize import shard
 from unipic2_dit.text import TextConditioner
 from unipic2_dit.transformer import SD3Transformer2DKontextModel
 from unipic2_train import encoding
+from unipic2_train.pictures import Conditions, EncodedBatch, FrozenPictures
+from unipic2_train.weights import fill, stored_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Self
 
-    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
     from torch.distributed.device_mesh import DeviceMesh
 
     from unipic2_data.batch import Batch
@@ -57,32 +58,7 @@ class AdapterConfig:
     """Endings of the adapted modules' names."""
 
 
-@dataclass
-class EncodedBatch:
-    """A batch as the objective needs it.
-
-    Attributes:
-        kind: "t2i" or "edit".
-        keys: Sample keys, B of them.
-        visits: How often each sample was seen before, int64 (B,).
-        latents: Scaled clean latents, float32 (B, C, h, w).
-        references: Scaled clean latents of the reference, float32 (B, C, h', w'), or ``None``.
-        conditioning: Embedded prompts, B rows.
-        unconditional: The embedded empty prompt, one row.
-        weight: Weight of each row in the loss, float32 (B,).
-    """
-
-    kind: str
-    keys: list[str]
-    visits: Tensor
-    latents: Tensor
-    references: Tensor | None
-    conditioning: Conditioning
-    unconditional: Conditioning
-    weight: Tensor
-
-
-class FrozenParts:
+class FrozenParts(FrozenPictures):
     """VAE, text encoders and scheduler of a checkpoint folder.
 
     Args:
@@ -94,76 +70,27 @@ class FrozenParts:
     def __init__(
         self, source: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> None:
-        self.folder = checkpoint.resolve_folder(source)
-        self.vae: AutoencoderKL = checkpoint.load_component(self.folder, "vae", dtype=dtype, device=device)
-        self.vae.requires_grad_(False).to(memory_format=torch.channels_last)
-        self.scheduler: FlowMatchEulerDiscreteScheduler = checkpoint.load_component(self.folder, "scheduler")
+        super().__init__(source, device, dtype)
         self.text = TextConditioner.from_pretrained(self.folder, dtype=dtype, device=device)
         self._embedded: OrderedDict[str, Conditioning] = OrderedDict()
         self._embedded_bytes = 0
         self._unconditional: Conditioning | None = None
-        self._identities: dict[str, str] = {}
 
-    @property
-    def shift(self) -> float:
-        """The scheduler's shift of noise levels, the one source for loss, validation and sampling."""
-        return float(self.scheduler.config.shift)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the models are."""
-        return self.vae.device
-
-    def to(self, device: torch.device | str) -> FrozenParts:
+    def to(self, device: torch.device | str) -> Self:
         """Move the models, in place."""
-        self.vae.to(device)
         self.text.to(device)
-        return self
+        return super().to(device)
 
     @torch.no_grad()
     def encode(self, batch: Batch, posterior_seed: int | None = None) -> EncodedBatch:
-        """Encode pixels and prompts of a batch, as far as a cache has not done so.
-
-        Args:
-            batch: Pixels or cached latents, prompts and perhaps their cached embeddings.
-            posterior_seed: Draw the targets' latents from the posterior, keyed by this seed; by default its mode.
-
-        Raises:
-            ValueError: The batch has nothing to learn from, or was encoded by other weights.
-        """
-        encoding.check_encoders(batch, self.identity)
-        targets = self.moments(batch.pixels, batch.latents)
-        references = self.moments(batch.references, batch.reference_latents)
-        if targets is None:
-            msg = f"a {batch.kind} batch has no target pixels: a stage that generates images trains on t2i or edit"
-            raise ValueError(msg)
-        return EncodedBatch(
-            kind=batch.kind,
-            keys=batch.keys,
-            visits=batch.visits,
-            latents=encoding.scaled(self.vae, encoding.draw(targets, batch, posterior_seed)),
-            references=None if references is None else encoding.scaled(self.vae, references[:, 0]),
-            conditioning=self._conditioning(batch),
-            unconditional=self._empty(),
-            weight=batch.weight.to(self.device),
-        )
-
-    def moments(self, pixels: Tensor | None, cached: Tensor | None = None) -> Tensor | None:
-        """Return mean and log-variance (B, 2, C, h, w), unscaled: the cached ones, or those of pixels."""
-        if cached is not None:
-            return cached.to(self.device, torch.float32)
-        return None if pixels is None else encoding.moments(self.vae, pixels.to(self.device))
+        """Encode pixels and prompts of a batch, as far as a cache has not done so; see ``FrozenPictures``."""
+        return self._encoded(batch, self._conditioning(batch), self._empty(), posterior_seed)
 
     @torch.no_grad()
-    def encode_pixels(self, pixels: Tensor) -> Tensor:
-        """Encode pixels (B, 3, H, W) in [-1, 1] to scaled latents (B, C, h, w)."""
-        return vae.encode(self.vae, pixels.to(self.device, memory_format=torch.channels_last))
-
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Decode scaled latents to pictures, uint8 (B, H, W, 3) on the CPU."""
-        pixels = vae.decode(self.vae, latents.to(self.device, memory_format=torch.channels_last))
-        return pixels.clamp(-1, 1).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).cpu()
+    def conditions(self, batch: Batch, *, guided: bool = True) -> Conditions:
+        """Return what pictures are sampled from; see ``FrozenPictures``."""
+        references = None if batch.references is None else self.encode_pixels(batch.references)
+        return Conditions(self.embed(batch.prompts), self.embed([""]) if guided else None, references)
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Conditioning:
@@ -192,11 +119,8 @@ class FrozenParts:
         """Return the sha256 of all frozen weights: what a training checkpoint keeps instead of them."""
         return encoding.weights_hash(self.vae, *self.text.encoders())
 
-    def identity(self, what: Literal["latents", "text"]) -> str:
-        """Return a hash of all that decides latents or text embeddings; computed once."""
-        if what not in self._identities:
-            self._identities[what] = encoding.identity_of(self.vae if what == "latents" else self.text)
-        return self._identities[what]
+    def _identify(self, what: str) -> str:
+        return encoding.identity_of(self.text) if what == "text" else super()._identify(what)
 
     def _conditioning(self, batch: Batch) -> Conditioning:
         if batch.prompt_embeds is None or batch.pooled is None:
@@ -242,13 +166,13 @@ def build_transformer(
     config = {**checkpoint.read_config(folder, "transformer"), **(architecture or {})}
     with torch.device("meta"):
         transformer = SD3Transformer2DKontextModel.from_config(config)
-    values = _stored_values(folder, transformer) if init == "checkpoint" else None
+    values = stored_values(folder / "transformer", transformer) if init == "checkpoint" else None
     if adapter is not None:
         _add_adapter(transformer, adapter)
     if mesh is not None:
         shard(transformer, mesh)
     transformer.to_empty(device=device)
-    _fill(transformer, lambda name, shape: _value(name, shape, values, seed))
+    fill(transformer, lambda name, shape: _value(name, shape, values, seed))
     _fill_positions(transformer, config)
     return transformer
 
@@ -289,26 +213,6 @@ def _value(name: str, shape: Sequence[int], stored: Callable[[str], Tensor] | No
     return stored(name.replace(".base_layer.", "."))
 
 
-def _stored_values(folder: Path, transformer: nn.Module) -> Callable[[str], Tensor]:
-    """Return a reader of single stored tensors, after checking that the files hold exactly the model's."""
-    from safetensors import safe_open
-
-    found = checkpoint.weight_shapes(folder / "transformer")
-    expected = {name: tuple(value.shape) for name, value in transformer.state_dict().items()}
-    checkpoint.check_weights(found, expected, folder / "transformer")
-    files = sorted((folder / "transformer").glob("*.safetensors"))
-    where = {}
-    for file in files:
-        with safe_open(file, framework="pt") as weights:
-            where.update(dict.fromkeys(weights.keys(), file))
-
-    def read(name: str) -> Tensor:
-        with safe_open(where[name], framework="pt") as weights:
-            return weights.get_tensor(name).float()
-
-    return read
-
-
 def _add_adapter(transformer: SD3Transformer2DKontextModel, adapter: AdapterConfig) -> None:
     from peft import LoraConfig
 
@@ -318,18 +222,6 @@ def _add_adapter(transformer: SD3Transformer2DKontextModel, adapter: AdapterConf
             r=adapter.rank, lora_alpha=adapter.alpha, target_modules=list(adapter.targets), init_lora_weights=False
         )
     )
-
-
-@torch.no_grad()
-def _fill(module: nn.Module, value: Callable[[str, Sequence[int]], Tensor]) -> None:
-    for name, parameter in module.named_parameters():
-        full = value(name, parameter.shape)
-        if isinstance(parameter, DTensor):
-            # src_data_rank=None: every rank has the full value, so nothing is communicated.
-            full = full.to(parameter.device)
-            parameter.copy_(distribute_tensor(full, parameter.device_mesh, parameter.placements, src_data_rank=None))
-        else:
-            parameter.copy_(full)
 
 
 def _fill_positions(transformer: SD3Transformer2DKontextModel, config: dict[str, Any]) -> None:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from unipic2_dit.conditioning import Conditioning
-    from unipic2_train.system import EncodedBatch
+    from unipic2_train.pictures import EncodedBatch
 
-__all__ = ["FlowMatchingConfig", "FlowMatchingLoss", "flow_matching_loss", "loss_at_levels"]
+__all__ = ["FlowMatchingConfig", "FlowMatchingLoss", "dropped_prompts", "flow_matching_loss", "loss_at_levels"]
 
 
 @dataclass
@@ -85,14 +85,21 @@ def flow_matching_loss(
     """
     sigma = flow.training_sigmas(_uniform(batch, seed, "sigma"), config.weighting, shift)
     noise = _noise(batch, seed, "noise")
-    dropped = _uniform(batch, seed, "text-dropout") < config.text_dropout
-    conditioning = batch.unconditional.where(dropped, batch.conditioning)
+    conditioning = batch.conditioning
+    if batch.unconditional is not None:
+        dropped = dropped_prompts(batch.keys, batch.visits, config, seed).to(batch.latents.device)
+        conditioning = batch.unconditional.where(dropped, conditioning)
     references = batch.references
     if references is not None and config.reference_dropout > 0:
         kept = _uniform(batch, seed, "reference-dropout") >= config.reference_dropout
         references = references * kept.view(-1, 1, 1, 1)
     per_row = _error(transformer, batch.latents, noise, sigma, conditioning, references)
     return FlowMatchingLoss((per_row * batch.weight).mean(), per_row.detach(), sigma)
+
+
+def dropped_prompts(keys: Sequence[str], visits: Tensor, config: FlowMatchingConfig, seed: int) -> Tensor:
+    """Tell which rows' prompts become the empty prompt at this visit, bool (B,) on the CPU."""
+    return keyed_uniform(seed, keys, visits, "text-dropout") < config.text_dropout
 
 
 @torch.no_grad()
