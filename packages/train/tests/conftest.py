@@ -88,3 +88,14 @@ def transformer(foundation: Path):
         for parameter in made.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     return made
+
+
+@pytest.fixture(scope="session")
+def small_vlm(tmp_path_factory: pytest.TempPathFactory):
+    """A small vision-language model with random weights over the words of the quick world; its folder is `start`."""
+    from unipic2_train.vlm.system import SmallVlm
+    from unipic2_vlm.small import SmallVlmConfig
+
+    sizes = SmallVlmConfig(width=32, num_layers=2, num_heads=2, vision_width=16, vision_layers=1, vision_heads=2)
+    start = tmp_path_factory.mktemp("vlm") / "start"
+    return SmallVlm.begin(start, sizes, torch.device("cpu"), write=True, barrier=lambda: None)

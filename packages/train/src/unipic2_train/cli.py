@@ -36,10 +36,26 @@ class Entry:
 
 STAGES = {
     "vae": Entry("train the small autoencoder of a foundation", "unipic2_train.stages.vae:VaeStage", "vae/tiny"),
+    "vlm": Entry(
+        "train the small vision-language model of a foundation",
+        "unipic2_train.stages.vlm:VlmStage",
+        "vlm/tiny",
+        "unipic2_train.vlm.data:LessonData",
+    ),
     "pretrain": Entry(
         "train text-to-image and editing together",
         "unipic2_train.stages.pretrain:PretrainStage",
         "pretrain/tiny",
+    ),
+    "connector": Entry(
+        "align queries and a connector behind a frozen VLM with a frozen text-to-image model",
+        "unipic2_train.stages.connector:ConnectorStage",
+        "connector/tiny",
+    ),
+    "joint": Entry(
+        "train connector and Kontext DiT together behind a frozen VLM",
+        "unipic2_train.stages.joint:JointStage",
+        "joint/tiny",
     ),
     "finetune": Entry(
         "adapt a model to your own pairs or captions (LoRA)",
@@ -61,7 +77,7 @@ STAGES = {
 }
 WORKFLOWS = {
     "foundation": Entry(
-        "make the small stand-ins for downloaded weights: VAE, text encoders, scheduler", default="tiny"
+        "make the small stand-ins for downloaded weights: VAE, text encoders, scheduler, VLM", default="tiny"
     ),
     "encode": Entry(
         "run a recipe's VAE and text encoders over its data once, for `data.cache`",
@@ -183,7 +199,8 @@ def _main(arguments: list[str]) -> None:
         print("usage: unipic2-train VERB ...\n\nverbs:\n  run   run a stage or workflow (the same as `lightning run`)\n"
               "  export   write a model folder from a training checkpoint\n"
               "  sample   make a benchmark's pictures in its official layout\n"
-              "  reproduce   settle a claim of the report by a grid of runs over seeds")  # fmt: skip
+              "  reproduce   settle a claim of the report by a grid of runs over seeds\n"
+              "  reward-server   serve a reward over HTTP, for runs on other machines")  # fmt: skip
         return
     if arguments[0] == "run":
         _run(arguments[1:])
@@ -201,8 +218,13 @@ def _main(arguments: list[str]) -> None:
         from unipic2_train.verbs import call
 
         call(reproduce, "reproduce", arguments[1:], positional=True)
+    elif arguments[0] == "reward-server":
+        from unipic2_train.rewards.command import reward_server, spelled_out
+        from unipic2_train.verbs import call
+
+        call(reward_server, "reward-server", spelled_out(arguments[1:]))
     else:
-        msg = f"unknown verb {arguments[0]!r}; known: run, export, sample, reproduce"
+        msg = f"unknown verb {arguments[0]!r}; known: run, export, sample, reproduce, reward-server"
         raise UsageError(msg)
 
 
@@ -240,6 +262,8 @@ def _run_workflow(name: str, arguments: list[str]) -> None:
         msg = f"`lightning run {name}` takes only --preset NAME, not {' '.join(arguments)}"
         raise UsageError(msg)
     print(home.provide(f"home:{preset}/{name}"))
+    if name == "foundation" and "vlm" in recipes.resolve(f"home/{preset}"):
+        print(home.provide(f"home:{preset}/vlm"))
 
 
 def _run_help() -> str:

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 __all__ = ["HomeError", "folder", "path", "provide", "publish", "references"]
 
 PREFIX = "home:"
+_COMMANDS = {  # what leaves which trained model
+    "kontext": "make demo",
+    "t2i": "lightning run pretrain --config pretrain/tiny-t2i",
+    "connector": "lightning run connector",
+    "metaquery": "lightning run joint",
+}
 
 
 class HomeError(ValueError):
@@ -47,7 +53,8 @@ def path(reference: str) -> Path:
     if thing not in _BUILDERS:
         made = folder() / preset / thing
         if not made.is_dir():
-            msg = f"{reference} does not exist yet ({made}); `make demo` leaves a model at tiny/kontext"
+            made_by = _COMMANDS.get(thing, "lightning run STAGE")
+            msg = f"{reference} does not exist yet ({made}); `{made_by}` leaves one there in the tiny preset"
             raise HomeError(msg)
         return made
     return folder() / preset / f"{thing}-{_recipe_hash(preset, thing)}"
@@ -134,8 +141,7 @@ def _recipe_hash(preset: str, thing: str) -> str:
     recipe = _recipe(preset, thing)
     # What a thing is made from is part of its identity: new data, new foundation.
     inputs: dict[str, Any] = {}
-    if "vae" in recipe:
-        inputs["vae"] = recipes.resolve(recipe["vae"])
+    inputs |= {stage: recipes.resolve(recipe[stage]) for stage in ("vae", "vlm") if stage in recipe}
     inputs |= {reference: path(reference).name for reference in references([recipe, inputs])}
     text = json.dumps({"recipe": recipe, "inputs": inputs}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -153,7 +159,14 @@ def _build_foundation(target: Path, recipe: dict[str, Any]) -> None:
     foundation.build(target, **recipe)
 
 
+def _build_vlm(target: Path, recipe: dict[str, Any]) -> None:
+    from unipic2_train.workflows import foundation
+
+    foundation.build_vlm(target, **recipe)
+
+
 _BUILDERS: dict[str, Callable[[Path, dict[str, Any]], None]] = {
     "shapes": _build_shapes,
     "foundation": _build_foundation,
+    "vlm": _build_vlm,
 }

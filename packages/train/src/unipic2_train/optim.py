@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["MuonConfig", "OptimizerConfig", "configure", "learning_rate_factor"]
 
+BLOCKS = ("transformer_blocks.", ".layers.", ".blocks.")
+"""Found in the names of parameters of blocks: the DiT's, those of a language model or connector, a vision tower's."""
+
 
 @dataclass
 class MuonConfig:
@@ -117,4 +120,5 @@ def configure(module: nn.Module, config: OptimizerConfig, max_steps: int) -> dic
 
 def _is_hidden_matrix(name: str, parameter: Tensor) -> bool:
     """Tell what Muon is made for: matrices between hidden states, neither modulations nor the low ranks of a LoRA."""
-    return parameter.ndim == 2 and "transformer_blocks." in name and ".norm" not in name and "lora_" not in name
+    inside = any(part in name for part in BLOCKS)
+    return parameter.ndim == 2 and inside and ".norm" not in name and "lora_" not in name

@@ -1,5 +1,7 @@
 """Workflow ``foundation``: what stands in for downloaded weights in the small presets, made offline in minutes.
 
+The folder ``home:PRESET/foundation`` has what a Kontext run starts from, ``home:PRESET/vlm`` the vision-language model.
+
 It trains a small autoencoder on shapes (stage ``vae``) and small text encoders on the world's grammar, writes them and
 the scheduler, and leaves a folder in the official layout. Its ``transformer/`` holds a config without weights: what
 ``init: scratch`` builds.
@@ -20,7 +22,7 @@ from unipic2_train import cli
 from unipic2_train.workflows.reading import UNSEEN, ReadingConfig, teach
 from unipic2_train.workflows.text import TextConfig, make_text_encoders, write_text_encoders
 
-__all__ = ["build"]
+__all__ = ["build", "build_vlm"]
 
 
 def build(target: Path, vae: str, text: dict[str, Any], scheduler: dict[str, Any], transformer: dict[str, Any]) -> None:
@@ -42,6 +44,23 @@ def build(target: Path, vae: str, text: dict[str, Any], scheduler: dict[str, Any
     FlowMatchEulerDiscreteScheduler(**scheduler).save_pretrained(target / "scheduler")
     config = {"joint_attention_dim": text_config.t5_width, "pooled_projection_dim": 2 * text_config.clip_width}
     _write_transformer_config(target / "transformer", {**transformer, **config})
+
+
+def build_vlm(target: Path, vlm: str) -> None:
+    """Write the folder of a small vision-language model, in the layout of Hugging Face.
+
+    Args:
+        target: Folder to make.
+        vlm: Recipe of the ``vlm`` stage.
+    """
+    run_dir = target.with_name(f"{target.name}-run")
+    shutil.rmtree(run_dir, ignore_errors=True)  # what a killed process left
+    try:
+        run = cli.run_stage("vlm", ["--config", vlm, "--run_dir", str(run_dir), "--trainer.logger", "false"])
+        shutil.move(run / "export", target)
+        shutil.copy2(run / "scores.json", target)
+    finally:
+        shutil.rmtree(run_dir, ignore_errors=True)
 
 
 def _text_config(values: dict[str, Any]) -> TextConfig:
