@@ -268,8 +268,8 @@ class ShardData(LightningDataModule):
         """Return what edges of pictures are multiples of, from the configs of the model that is trained."""
         assert self.trainer is not None
         module = self.trainer.lightning_module
-        if kontext := getattr(module, "kontext", None):
-            return Sizes.of(kontext.transformer, kontext.frozen.vae).multiple
+        if system := getattr(module, "kontext", None) or getattr(module, "metaquery", None):
+            return Sizes.of(system.transformer, system.frozen.vae).multiple
         return spatial_factor(module.vae)
 
 

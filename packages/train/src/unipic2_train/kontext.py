@@ -13,15 +13,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from unipic2_dit import checkpoint
 from unipic2_train import export, home
+from unipic2_train.metaquery import MetaQueryParts, frozen_metaquery
 from unipic2_train.objectives.flow_matching import (
     FlowMatchingConfig,
     FlowMatchingLoss,
     flow_matching_loss,
     loss_at_levels,
 )
+from unipic2_train.pictures import FrozenPictures
 from unipic2_train.sampler import SamplingConfig, generate
 from unipic2_train.system import AdapterConfig, FrozenParts, Init, build_transformer
+from unipic2_train.weights import full_values
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -51,6 +55,8 @@ class KontextConfig:
     """Draw a target's latents from the autoencoder's posterior at each visit, keyed; ``false``: take its mode."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
+    vlm: str | None = None
+    """The VLM of a MetaQuery checkpoint, frozen as its conditioner is; ``null``: the checkpoint has text encoders."""
     seed: int = 0
     """Seed of initial weights, noise, noise levels and dropout."""
 
@@ -68,7 +74,7 @@ class Kontext(nn.Module):
         super().__init__()
         self.config = config
         folder = home.path(config.checkpoint)
-        self.frozen = FrozenParts(folder, device)
+        self.frozen = _frozen(folder, config.vlm, device)
         self.transformer = build_transformer(
             folder,
             config.init,
@@ -104,9 +110,19 @@ class Kontext(nn.Module):
         if not write:
             return
         if self.config.adapter is None:
-            export.save_model(folder, self.transformer, values, self.frozen, facts)
+            self.save(folder, values, facts)
         else:
             export.save_adapter(folder, values, self.config.adapter.alpha, facts)
+
+    def save(self, folder: Path, values: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Write a whole model folder, with the transformer's parameters as given and the frozen parts beside it."""
+        if isinstance(self.frozen, MetaQueryParts):
+            conditioner = self.frozen.metaquery.conditioner
+            parts = ((self.transformer, values), (conditioner, full_values(conditioner)))
+            export.save_metaquery(folder, *parts, self.frozen, {**facts, "vlm": self.config.vlm})
+        else:
+            assert isinstance(self.frozen, FrozenParts)
+            export.save_model(folder, self.transformer, values, self.frozen, facts)
 
     def _check_fits(self) -> None:
         channels, wanted = self.frozen.vae.config.latent_channels, self.transformer.config.in_channels
@@ -116,3 +132,18 @@ class Kontext(nn.Module):
                 "transformer and checkpoint are of different presets"
             )
             raise ValueError(msg)
+
+
+def _frozen(source: Path, vlm: str | None, device: torch.device) -> FrozenPictures:
+    """Load what is frozen of a checkpoint of either kind.
+
+    Raises:
+        ValueError: A MetaQuery checkpoint without its VLM.
+    """
+    if vlm is not None:
+        return frozen_metaquery(source, home.path(vlm), device)
+    folder = checkpoint.resolve_folder(source)
+    if checkpoint.has_component(folder, "conditioner") and not checkpoint.has_component(folder, "text_encoder"):
+        msg = f"{source} is a MetaQuery checkpoint, without text encoders: name its VLM by model.kontext.vlm"
+        raise ValueError(msg)
+    return FrozenParts(folder, device)

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from unipic2_train import home
 from unipic2_train.datamodule import ShardData
-from unipic2_train.tracking import Run, RunError, Tracker, find_checkpoint, git_revision, package_versions
+from unipic2_train.tracking import Run, RunError, Tracker, find_checkpoint, git_revision, package_versions, parent_of
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -184,7 +184,7 @@ def _record(cli: StageCLI, checkpoint: str | None) -> None:
     facts = {
         "git_revision": git_revision(),
         "data_manifest": data.manifest.digest,
-        "parent": str(getattr(getattr(cli.model, "kontext_config", None), "checkpoint", "")),
+        "parent": parent_of(cli.model) or "",
         "resumed_from": checkpoint or "",
         **{f"version/{name}": version for name, version in package_versions().items()},
     }
@@ -200,6 +200,8 @@ def _headline(config: Namespace) -> dict[str, Any]:
     keys = (
         "data.path", "data.size", "data.global_batch", "data.tasks", "data.seed", "trainer.max_steps",
         "trainer.precision", "trainer.devices", "model.kontext.checkpoint", "model.kontext.init", "model.kontext.seed",
+        "model.metaquery.checkpoint", "model.metaquery.conditioner", "model.metaquery.vlm", "model.metaquery.seed",
+        "model.train", "model.reference",
         "model.optimizer.learning_rate", "model.optimizer.warmup_steps", "model.optimizer.weight_decay",
     )  # fmt: skip
     return {key: config.get(key) for key in keys if key in config}

@@ -27,7 +27,7 @@ from unipic2_train.training_checkpoint import is_training_checkpoint
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["Run", "RunError", "Tracker", "find_checkpoint", "package_versions"]
+__all__ = ["Run", "RunError", "Tracker", "find_checkpoint", "package_versions", "parent_of"]
 
 RUN_DIR_VARIABLE = "UNIPIC2_RUN_DIR"
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
@@ -81,6 +81,15 @@ class Run:
             partial = self.folder / f".{RUN_FILE}.partial"
             partial.write_text(json.dumps({"stage": self.stage, "mlflow_run_id": self.mlflow_run_id}, indent=2))
             partial.rename(self.folder / RUN_FILE)
+
+
+def parent_of(stage: Any) -> str | None:
+    """Return the checkpoint, and with it the conditioner, that a stage starts from; ``None`` if it starts from none."""
+    config = getattr(stage, "kontext_config", None) or getattr(stage, "metaquery_config", None)
+    if config is None:
+        return None
+    conditioner = getattr(config, "conditioner", None)
+    return str(config.checkpoint) if conditioner is None else f"{config.checkpoint}, {conditioner}"
 
 
 def find_checkpoint(target: Path) -> Path:

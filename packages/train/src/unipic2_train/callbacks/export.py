@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from unipic2_train import home
 from unipic2_train.callbacks.ema import ExponentialMovingAverage, averaged_weights
-from unipic2_train.tracking import git_revision, package_versions
+from unipic2_train.tracking import git_revision, package_versions, parent_of
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -53,7 +53,7 @@ class ExportModel(Callback):
             "optimiser_steps": trainer.global_step,
             "ema": any(isinstance(callback, ExponentialMovingAverage) for callback in trainer.callbacks),
             "data_manifest": data.manifest.digest,
-            "started_from": str(getattr(getattr(stage, "kontext_config", None), "checkpoint", "scratch")),
+            "started_from": parent_of(stage) or "scratch",
             "git_revision": git_revision(),
             "versions": json.dumps(package_versions()),
         }

@@ -25,9 +25,9 @@ from unipic2_train.rl.window import sde_window
 if TYPE_CHECKING:
     from unipic2_data.batch import Batch
     from unipic2_dit.sampling import DenoisingState
+    from unipic2_train.pictures import FrozenPictures
     from unipic2_train.rl.config import RLConfig
     from unipic2_train.rl.layout import Layout
-    from unipic2_train.system import FrozenParts
 
 __all__ = ["Rollout", "sample"]
 
@@ -78,13 +78,13 @@ class Rollout:
 
 @torch.no_grad()
 def sample(
-    transformer: nn.Module, frozen: FrozenParts, batch: Batch, layout: Layout, config: RLConfig, iteration: int
+    transformer: nn.Module, frozen: FrozenPictures, batch: Batch, layout: Layout, config: RLConfig, iteration: int
 ) -> Rollout:
     """Sample this process's images of an iteration.
 
     Args:
         transformer: The policy.
-        frozen: VAE, text encoders and scheduler.
+        frozen: VAE, scheduler, and what turns prompts into conditioning.
         batch: The rows of the iteration, G; all of them on every process.
         layout: Which images are this process's.
         config: Sampling.
@@ -104,7 +104,7 @@ def sample(
     return _joined(start, parts)
 
 
-def _start(frozen: FrozenParts, batch: Batch, layout: Layout, config: RLConfig) -> DenoisingState:
+def _start(frozen: FrozenPictures, batch: Batch, layout: Layout, config: RLConfig) -> DenoisingState:
     """Return the state of this process's images at pure noise."""
     factor = spatial_factor(frozen.vae)
     shape = (frozen.vae.config.latent_channels, batch.size[0] // factor, batch.size[1] // factor)
@@ -112,14 +112,28 @@ def _start(frozen: FrozenParts, batch: Batch, layout: Layout, config: RLConfig) 
     groups = layout.group_of[layout.own]
     used, place = groups.unique(return_inverse=True)
     there = place.to(frozen.device)
-    references = None if batch.references is None else frozen.encode_pixels(batch.references[used])[there]
+    positive, negative, references = frozen.conditions(_chosen(batch, used), guided=config.rollout.guidance > 1)
+    if negative is not None and len(negative.prompt_embeds) == len(used):  # or one for all
+        negative = negative.rows(there)
     return sampling.initial_state(
         noise.to(frozen.device),
         flow.sampling_sigmas(config.rollout.steps, frozen.scheduler),
-        frozen.embed([batch.prompts[group] for group in used.tolist()]).rows(there),
+        positive.rows(there),
         guidance=config.rollout.guidance,
-        negative=frozen.embed([""]) if config.rollout.guidance > 1 else None,
-        references=references,
+        negative=negative,
+        references=None if references is None else references[there],
+    )
+
+
+def _chosen(batch: Batch, rows: Tensor) -> Batch:
+    """Return the rows that ``rows`` names (int64, on the CPU): all that pictures are sampled from."""
+    numbers = rows.tolist()
+    references = None if batch.reference_bytes is None else batch.reference_bytes[rows.to(batch.reference_bytes.device)]
+    return replace(
+        batch,
+        keys=[batch.keys[number] for number in numbers],
+        prompts=[batch.prompts[number] for number in numbers],
+        reference_bytes=references,
     )
 
 

@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from unipic2_train import export, optim
+from unipic2_train import optim
 from unipic2_train.kontext import Kontext, KontextConfig
 from unipic2_train.optim import OptimizerConfig
 from unipic2_train.rewards.base import WeightedReward
@@ -102,7 +102,7 @@ class ReinforceStage(LightningModule):
             return
         values = merged_values(self.kontext.transformer, self.kontext_config.adapter.alpha)
         if self.trainer.is_global_zero:
-            export.save_model(folder, self.kontext.transformer, values, self.kontext.frozen, facts)
+            self.kontext.save(folder, values, facts)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Return optimiser and schedule, which counts iterations."""
