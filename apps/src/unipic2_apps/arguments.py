@@ -69,8 +69,10 @@ class _Parser(ArgumentParser):
     def format_help(self) -> str:
         """Return the help, with hyphens, switches without values, and options that are repeated."""
         text = str(super().format_help()).replace(" {true,false}", "")
-        text = re.sub(r"--(\w+) \[ITEM,\.\.\.\], --\w+\+ \[ITEM,\.\.\.\]", lambda found: f"--{found[1]} {found[1].upper()}", text)
-        return re.sub(r"(?<![\w-])--\w+", lambda found: found[0].replace("_", "-"), text)
+        text = re.sub(
+            r"--(\w+) \[ITEM,\.\.\.\], --\w+\+ \[ITEM,\.\.\.\]", lambda found: f"--{found[1]} {found[1].upper()}", text
+        )
+        return re.sub(r"(?<![\w-])--\w+", lambda it: it[0].replace("_", "-"), text)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002 - jsonargparse's signature
         raise UsageError(" ".join(message.split()).removeprefix("Validation failed: "))

@@ -10,6 +10,8 @@ from unipic2_apps.errors import UsageError
 from unipic2_apps.options import ModelOptions
 
 if TYPE_CHECKING:
+    import torch
+
     from unipic2_unified import UniPic2
     from unipic2_unified.variants import Capability
 
@@ -44,11 +46,6 @@ def load(options: ModelOptions, needs: Capability | None = None, *, cache_bytes:
     from unipic2_dit.checkpoint import resolve_folder
     from unipic2_unified import UniPic2, variants
 
-    try:
-        device = None if options.device is None else torch.device(options.device)
-    except RuntimeError as error:
-        msg = f"device {options.device!r} is unknown: use cpu, cuda or cuda:0."
-        raise UsageError(msg) from error
     logging.disable_progress_bar()  # one bar a model would hide those of the pictures
     if needs is not None:
         variant = variants.read_variant(resolve_folder(checkpoint, revision=options.revision))
@@ -59,7 +56,7 @@ def load(options: ModelOptions, needs: Capability | None = None, *, cache_bytes:
         vlm=options.vlm,
         vlm_quantization=options.vlm_quantization,
         dtype=None if options.dtype == "auto" else getattr(torch, options.dtype),
-        device=device,
+        device=None if options.device is None else _device(options.device),
         use_t5=options.t5,
         lora=adapters,
         offload=options.offload,
@@ -108,6 +105,20 @@ def _checkpoint(options: ModelOptions) -> str:
         )
         raise UsageError(msg)
     return str(default)
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        msg = f"device {name!r} is unknown: use cpu, cuda or cuda:0."
+        raise UsageError(msg) from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        msg = f"there is no device {name}: this machine has {torch.cuda.device_count()} usable GPUs. Use --device cpu."
+        raise UsageError(msg)
+    return device
 
 
 def _absolute(source: str) -> str:

@@ -32,22 +32,21 @@ class Progress:
     def __init__(self, total: int) -> None:
         # Only a terminal gets one.
         self.bar = tqdm(total=total, disable=None, bar_format=BAR, unit=" pictures", leave=total > 1)
-        self._made = 0
-        self._of_batch = 0.0
+        self._made, self._of_batch, self._weight = 0, 0, 1.0
 
     @contextmanager
-    def batch(self, size: int) -> Iterator[None]:
-        """Count a batch that is made inside the context."""
-        self._of_batch = 0.0
+    def batch(self, new: int, size: int) -> Iterator[None]:
+        """Count the new pictures of a batch that is made inside the context; the others of it are there already."""
+        self._of_batch, self._weight = 0, new / size
         yield
-        self._made += size
+        self._made += new
         self.bar.update(self._made - self.bar.n)
 
     def on_step(self, state: DenoisingState) -> None:
         """Move with a denoising step of some rows of the batch."""
         steps = (state.sigmas > 0).sum(dim=1)
         share = float((state.index.minimum(steps) / steps).sum())
-        self.bar.update(self._made + self._of_batch + share - self.bar.n)
+        self.bar.update(self._made + self._weight * (self._of_batch + share) - self.bar.n)
         if bool(state.done.all()):
             self._of_batch += len(steps)
 
@@ -86,8 +85,10 @@ def make(
             usable = [(entry, request) for entry in batch if (request := _request(model, entry.task, failures))]
             if not usable:
                 continue
-            with progress.batch(sum(not entry.done for entry, _ in usable)):
-                pictures = make_batch(model, [entry.task for entry, _ in usable], [each for _, each in usable], progress)
+            with progress.batch(sum(not entry.done for entry, _ in usable), len(usable)):
+                pictures = make_batch(
+                    model, [entry.task for entry, _ in usable], [each for _, each in usable], progress
+                )
             for index, ((entry, _), picture) in enumerate(zip(usable, pictures, strict=True)):
                 if not entry.done:
                     made = record.build(entry.task, picture, facts, [each.task for each, _ in usable], index)

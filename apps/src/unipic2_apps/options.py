@@ -73,7 +73,7 @@ class OutputOptions:
         batch_size: Pictures that are made together.
         sheet: Write a contact sheet of all pictures beside them.
         overwrite: Make again what is there already, and replace it.
-        ai_label: Write into each picture that it was made by AI (IPTC digital source type); --no-ai-label leaves it out.
+        ai_label: Write into each picture that AI made it (IPTC digital source type); --no-ai-label leaves that out.
     """
 
     out: str = "pictures"

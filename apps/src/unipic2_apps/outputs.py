@@ -49,7 +49,7 @@ def plan(tasks: Sequence[Task], out: str, model: Mapping[str, Any], *, overwrite
     entries: dict[Path, Entry] = {}
     for task, path in zip(tasks, paths, strict=True):
         if path in entries:
-            if entries[path].task == task:
+            if record.identity(entries[path].task, model) == record.identity(task, model):
                 continue
             msg = f"two different pictures are to be called {path.name}: give them different names."
             raise UsageError(msg)

@@ -81,7 +81,7 @@ def public(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def identity(task: Task, model: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what two pictures have in common if they are the same: the task, wherever its image lies, and the model."""
+    """Return what equal pictures have in common: the task, wherever its image lies, and the model."""
     facts = {key: value for key, value in task.facts().items() if key != "image"}
     return {**facts, **{f"model {key}": model.get(key) for key in MODEL_KEYS}}
 
@@ -108,7 +108,7 @@ def read(file: Path) -> dict[str, Any]:
         msg = f"{file} can't be read ({error}). Name a picture that unipic2 made, or the .json file beside it."
         raise UsageError(msg) from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        msg = f"{file} holds no parameters of unipic2 (format {FORMAT}). Name a picture that it made, or the .json beside it."
+        msg = f"{file} holds no parameters of unipic2 (format {FORMAT}). Name a picture that it made, or its .json."
         raise UsageError(msg)
     return found
 

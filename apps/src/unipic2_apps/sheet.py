@@ -14,7 +14,7 @@ from unipic2_apps.outputs import write
 
 __all__ = ["Cell", "draw", "write_sheets"]
 
-PER_PAGE = 100
+PER_PAGE, MAX_COLUMNS = 96, 8
 EDGE = 192
 """Edge of a picture's place, in px."""
 GAP, LINE, LINES = 12, 15, 3
@@ -30,8 +30,14 @@ class Cell:
     """One picture, or what was edited and the result."""
 
 
-def write_sheets(cells: Sequence[Cell], path: Path, *, ai_label: bool) -> list[Path]:
+def write_sheets(cells: Sequence[Cell], path: Path, *, columns: int = 1, ai_label: bool = True) -> list[Path]:
     """Write a sheet, or several numbered ones if one page is not enough, and return their files.
+
+    Args:
+        cells: What to show.
+        path: File of the first sheet.
+        columns: Cells that belong side by side, such as the pictures of one prompt.
+        ai_label: Say in the file that the pictures were made by AI.
 
     Raises:
         UsageError: If they can't be written.
@@ -40,16 +46,23 @@ def write_sheets(cells: Sequence[Cell], path: Path, *, ai_label: bool) -> list[P
     paths = [path if index == 0 else path.with_stem(f"{path.stem}_{index + 1}") for index in range(len(pages))]
     for page, target in zip(pages, paths, strict=True):
         kind = "edit" if any(len(cell.pictures) > 1 for cell in page) else "generate"
-        info, picture = png_info(kind, label=ai_label), draw(page)
+        info, picture = png_info(kind, label=ai_label), draw(page, columns)
         write(target, lambda file, picture=picture, info=info: picture.save(file, format="PNG", pnginfo=info))
     return paths
 
 
-def draw(cells: Sequence[Cell]) -> Image.Image:
-    """Return a sheet of some cells, row by row."""
+def draw(cells: Sequence[Cell], columns: int = 1) -> Image.Image:
+    """Return a sheet of some cells, row by row.
+
+    Args:
+        cells: What to show.
+        columns: Cells that belong side by side.
+    """
     per_cell = max(len(cell.pictures) for cell in cells)
     width, height = per_cell * EDGE + (per_cell - 1) * GAP // 2, EDGE + 6 + LINES * LINE
-    columns = min(len(cells), max(1, math.ceil(math.sqrt(len(cells) * 1.6 / per_cell))))
+    if not 1 < columns <= MAX_COLUMNS:
+        columns = math.ceil(math.sqrt(len(cells) * 1.6 / per_cell))  # a page that is wider than high
+    columns = min(len(cells), columns)
     rows = math.ceil(len(cells) / columns)
     sheet = Image.new("RGB", (columns * (width + GAP) + GAP, rows * (height + GAP) + GAP), PAPER)
     canvas, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)

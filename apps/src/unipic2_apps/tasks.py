@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from unipic2_unified.requests import Request
 
-__all__ = ["Task", "edits", "find_images", "open_image", "prompts", "read_file", "to_request"]
+__all__ = ["Task", "edits", "file_hash", "find_images", "open_image", "prompts", "read_file", "to_request"]
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 # What a line of a .jsonl file may hold, beside the prompt.
@@ -107,18 +107,18 @@ def edits(
         raise UsageError(msg)
     rows: list[dict[str, Any]] = []
     if image and instructions:
-        rows = [{"prompt": text, "image": str(path)} for path in find_images(image) for text in instructions]
+        rows = [{"prompt": text, "image": str(path.absolute())} for path in find_images(image) for text in instructions]
     if file is not None:
         of_file = list(read_file(file))
         if any("image" not in row for row in of_file) and not image:
             msg = f"not every line of {file} names an image: add them, or name one image or folder for all."
             raise UsageError(msg)
-        shared = [str(path) for path in find_images(image)] if image else []
+        shared = [str(path.absolute()) for path in find_images(image)] if image else []
         rows += [{"image": path, **row} for row in of_file for path in ([row["image"]] if "image" in row else shared)]
     if not rows:
         msg = 'name an image and an instruction (unipic2 edit IMAGE "make it red"), or a file with --prompts.'
         raise UsageError(msg)
-    hashes = {path: _file_hash(path) for path in dict.fromkeys(row["image"] for row in rows)}
+    hashes = {path: file_hash(path) for path in dict.fromkeys(row["image"] for row in rows)}
     return [
         replace(task, image_sha256=hashes[str(task.image)], original_size=original_size)
         for row in rows
@@ -181,6 +181,20 @@ def open_image(path: str | Path) -> Image.Image:
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         msg = f"{path} can't be read as an image ({error}). Save it as PNG or JPEG and try again."
     raise UsageError(msg)
+
+
+def file_hash(path: str) -> str:
+    """Return the SHA-256 of a file.
+
+    Raises:
+        UsageError: If it can't be read.
+    """
+    try:
+        with Path(path).expanduser().open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        msg = f"there is no image {path} ({error.strerror})."
+        raise UsageError(msg) from error
 
 
 def to_request(task: Task) -> Request:
@@ -246,7 +260,7 @@ def _row(line: str, file: Path, number: int) -> dict[str, Any]:
         msg = f"{where}: name is {row['name']!r}, expected the name of a file, without folders."
         raise UsageError(msg)
     if "image" in row:  # as seen from the file
-        row["image"] = str(file.expanduser().parent / Path(row["image"]).expanduser())
+        row["image"] = str((file.expanduser().parent / Path(row["image"]).expanduser()).absolute())
     return row
 
 
@@ -259,12 +273,3 @@ def _parse_size(size: str | None) -> int | tuple[int, int] | None:
         msg = f"size {size!r} is neither EDGE nor WIDTHxHEIGHT, such as 512 or 768x512."
         raise UsageError(msg)
     return int(parts[0]) if len(parts) == 1 else (int(parts[1]), int(parts[0]))
-
-
-def _file_hash(path: str) -> str:
-    try:
-        with Path(path).expanduser().open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
-    except OSError as error:
-        msg = f"there is no image {path} ({error.strerror})."
-        raise UsageError(msg) from error

@@ -28,10 +28,13 @@ def generate(
         prompt: What to make; several make several pictures.
         prompts: File of prompts: .txt with one a line, or .jsonl with an object a line: prompt, and if they differ
             negative_prompt, size, steps, guidance, seed and name (of the file).
+        pictures: How they are made.
+        output: Where they go.
+        model: What makes them.
     """
     from unipic2_apps import tasks
 
-    _make(tasks.prompts(prompt, prompts, pictures), output, model)
+    _make(tasks.prompts(prompt, prompts, pictures), pictures.num_images, output, model)
 
 
 def edit(
@@ -55,14 +58,17 @@ def edit(
         prompts: File of edits: .jsonl with an object a line: image (as seen from the file), prompt, and if they differ
             negative_prompt, size, steps, guidance, seed and name; or .txt with an instruction a line, for IMAGE.
         original_size: Resize results to exactly the size of their pictures.
+        pictures: How they are made.
+        output: Where they go.
+        model: What makes them.
     """
     from unipic2_apps import tasks
 
     wanted = tasks.edits(image, instruction, prompts, pictures, original_size=original_size)
-    _make(wanted, output, model)
+    _make(wanted, pictures.num_images, output, model)
 
 
-def _make(wanted: "list[Task]", output: OutputOptions, options: ModelOptions) -> None:
+def _make(wanted: "list[Task]", num_images: int, output: OutputOptions, options: ModelOptions) -> None:
     import sys
 
     from tqdm import tqdm
@@ -90,5 +96,5 @@ def _make(wanted: "list[Task]", output: OutputOptions, options: ModelOptions) ->
             )
             for each in there
         ]
-        for path in write_sheets(cells, sheet_path(output.out), ai_label=output.ai_label):
+        for path in write_sheets(cells, sheet_path(output.out), columns=num_images, ai_label=output.ai_label):
             print(path)
