@@ -86,6 +86,8 @@ def test_a_hash_is_that_of_names_and_bytes(tmp_path):
         (tmp_path / name / "inner" / "weights").write_bytes(b"12")
     sources = {"one": [tmp_path / "one"], "two": [tmp_path / "two"], "file": [tmp_path / "one" / "inner" / "weights"]}
     before = part_hashes(sources)
+    (tmp_path / "one" / ".notes").write_text("of a downloader")
+    assert part_hashes(sources) == before
     assert before["one"] == before["two"] != before["file"]
     (tmp_path / "two" / "inner" / "weights").write_bytes(b"13")
     after = part_hashes(sources)

@@ -59,6 +59,29 @@ def test_edit_equals_the_pipeline(kontext, pipeline, picture, size):
     assert same(made, expected)
 
 
+@pytest.mark.parametrize("is_edit", [False, True])
+def test_metaquery_equals_the_pipeline_with_its_embeddings(metaquery, pipeline, picture, is_edit):
+    source = picture(1, width=24, height=16) if is_edit else None
+    with torch.no_grad():
+        embeds, pooled = metaquery.parts.encoders.conditioner(
+            ["make it red", "blue"], [source] * 2 if is_edit else None
+        )
+    (expected,) = pipeline(
+        image=source,
+        prompt_embeds=embeds[:1],
+        pooled_prompt_embeds=pooled[:1],
+        negative_prompt_embeds=embeds[1:],
+        negative_pooled_prompt_embeds=pooled[1:],
+        height=16,
+        width=24,
+        num_inference_steps=2,
+        generator=[torch.Generator().manual_seed(3)],
+    ).images
+    given = {"negative_prompts": "blue", "steps": 2, "seed": 3, "size": (16, 24)}
+    (made,) = metaquery.edit(source, "make it red", **given) if is_edit else metaquery.generate("make it red", **given)
+    assert same(made, expected)
+
+
 def test_a_stochastic_scheduler_equals_the_pipeline(kontext_folder, copied):
     folder = copied(kontext_folder)
     file = folder / "scheduler" / "scheduler_config.json"
@@ -120,10 +143,10 @@ def test_steps_are_reported_and_can_be_looked_at(model):
     seen = []
     (made,) = model.generate("red", seed=1, steps=3, size=16, on_step=seen.append)
     assert [state.index.tolist() for state in seen] == [[1], [2], [3]]
-    previews = [model.preview(state)[0] for state in seen]
-    assert not same(previews[0], made)
-    assert same(previews[1], made)  # the last step goes where the velocity points at
-    assert same(previews[2], made)
+    noise = model.start([model.prepare(Request("red", size=16, steps=3, seed=1))])
+    assert not same(model.preview(noise)[0], model.decode(noise.latents)[0])
+    assert same(model.preview(seen[1])[0], made)  # the last step goes where the velocity points at
+    assert same(model.preview(seen[2])[0], made)
 
 
 def test_ask_answers_and_streams(metaquery, picture):
@@ -134,6 +157,19 @@ def test_ask_answers_and_streams(metaquery, picture):
     assert isinstance(metaquery.ask([picture(1), picture(2)], "what is red", max_new_tokens=2), str)
     batch = metaquery.understanding.ask([[picture(1)], []], ["what colour", "what is red"])
     assert len(batch) == 2
+
+
+@pytest.mark.gpu
+def test_offloaded_encoders_wait_on_the_cpu(metaquery, metaquery_folder, vlm_folder, picture):
+    model = UniPic2.from_pretrained(metaquery_folder, vlm=vlm_folder, device="cuda", dtype=torch.float32, offload=True)
+    given = {"steps": 2, "seed": 0}
+    assert same(model.edit(picture(1), "red", **given)[0], metaquery.edit(picture(1), "red", **given)[0])
+    asked = (picture(1), "what colour is the circle")
+    for stream in (False, True):
+        assert "".join(model.ask(*asked, max_new_tokens=3, stream=stream)) == metaquery.ask(*asked, max_new_tokens=3)
+        waiting = [each for module in model.parts.encoders.modules().values() for each in module.parameters()]
+        assert {each.device.type for each in waiting} == {"cpu"}
+    assert model.parts.transformer.device.type == "cuda"
 
 
 def test_ask_refuses_at_once(metaquery, picture):

@@ -212,11 +212,18 @@ def _check_channels(parts: Parts, folder: Path) -> None:
         raise CheckpointError(msg)
 
 
+def _files(path: Path) -> list[Path]:
+    """Return a file, or the files of a folder but hidden ones, such as a downloader's notes."""
+    if path.is_file():
+        return [path]
+    found = (each for each in path.rglob("*") if each.is_file())
+    return sorted(each for each in found if not any(part.startswith(".") for part in each.relative_to(path).parts))
+
+
 def _hash_files(paths: Sequence[Path]) -> str:
     total = hashlib.sha256()
     for path in paths:
-        files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
-        for file in files:
+        for file in _files(path):
             with file.open("rb") as opened:
                 digest = hashlib.file_digest(opened, "sha256").hexdigest()
             total.update(f"{file.relative_to(path).as_posix()} {digest}\n".encode())
