@@ -1,4 +1,4 @@
-"""A grid of real runs: killed in the middle of a cell, it goes on where it stood and ends with its page."""
+"""Grids of real runs: one killed in the middle of a cell goes on where it stood; reinforcement has learning curves."""
 
 import json
 import signal
@@ -51,3 +51,26 @@ def test_a_killed_grid_goes_on(workshop):
     assert summary["command"] == (
         "unipic2-train reproduce pretrain --preset debug --seeds 1 --steps 8 --samples 4 --arms '[joint,t2i]'"
     )
+
+
+def test_reinforcement_in_stages_with_its_curves(workshop):
+    from unipic2_train.reproduce.command import reproduce
+
+    out, arms = workshop.folder / "stages", ["none", "none-guided", "edit", "edit-t2i"]
+    said = reproduce("pdtr", preset="debug", seeds=1, steps=4, samples=4, arms=arms, out=out)
+    assert said.startswith("4 of 4 cells are finished")
+    cells = {arm: json.loads((out / "cells" / f"{arm}-seed0.json").read_text()) for arm in arms}
+    assert all("edit/judged" in cell["scores"] for cell in cells.values())
+    assert [cells[arm]["curve"] for arm in ("none", "none-guided")] == [None, None]
+    for arm in ("edit", "edit-t2i"):
+        curve = cells[arm]["curve"]
+        assert curve["iterations"] == [0, 1, 2, 3, 4]
+        assert curve["images"] == [0, 8, 16, 24, 32]
+        assert curve["seconds"][0] == 0
+        assert curve["seconds"] == sorted(curve["seconds"])
+        assert [len(values) for values in curve["scores"].values()] == [5, 5]
+    start = json.loads((out / "runs" / "edit-t2i-seed0" / "export" / "unipic2.json").read_text())["started_from"]
+    assert start == str(out / "runs" / "edit-seed0" / "export")
+    page = (out / "report" / "reproduce-pdtr.md").read_text()
+    assert "C5: no verdict: 1 of 5 seeds." in page
+    assert "![curves](reproduce-pdtr-curves.png)" in page

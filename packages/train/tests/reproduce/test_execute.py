@@ -3,10 +3,12 @@
 import json
 
 import pytest
+import yaml
 from filelock import FileLock
 
 from unipic2_train.reproduce import execute
 from unipic2_train.reproduce.execute import GridError, committed, run_grid
+from unipic2_train.reproduce.grid import Cell
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -51,6 +53,17 @@ def test_another_grid_is_refused(small_grid, train, tmp_path):
     run_grid(small_grid(1), tmp_path, train)
     with pytest.raises(GridError, match=r"holds another grid \(steps: 1 then, 2 now\)"):
         run_grid(small_grid(1, steps=2), tmp_path, train)
+
+
+def test_a_cell_without_a_stage_is_its_parent_s_model_under_other_settings(tmp_path):
+    parent, run = tmp_path / "runs" / "base-seed0", tmp_path / "runs" / "guided-seed0"
+    (parent / "export").mkdir(parents=True)
+    (parent / "export" / "model").write_text("weights")
+    (parent / "config.yaml").write_text("model: {sampling: {steps: 2, guidance: 1.0}}")
+    cell = Cell("guided", 0, None, {"model": {"sampling": {"guidance": 2.0}}}, "base")
+    assert [execute.train_cell(cell, run, parent) for _ in range(2)] == [0.0, 0.0]
+    assert (run / "export" / "model").read_text() == "weights"
+    assert yaml.safe_load((run / "config.yaml").read_text()) == {"model": {"sampling": {"steps": 2, "guidance": 2.0}}}
 
 
 def test_a_cell_that_another_process_holds_is_passed_over_and_waited_for(small_grid, train, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from unipic2_train import export
-from unipic2_train.reproduce.scoring import MEASURES, score_kontext
+from unipic2_train.reproduce.scoring import JUDGED, MEASURES, score_kontext
 from unipic2_train.system import AdapterConfig, build_transformer
 
 
@@ -31,6 +31,15 @@ def test_every_test_sample_is_judged(run):
     assert len(set(scores["edit/exact"]["prompts"])) == 10
     assert scores["t2i/exact"]["prompts"] == scores["t2i/accepted"]["prompts"]
     assert [len(cell.pictures) for cell in pictures] == [1] * 6 + [3] * 6
+
+
+def test_the_held_out_judge_gives_partial_credit(run):
+    scores, _ = score_kontext(run, samples=10, measures=MEASURES | JUDGED)
+    for task in ("t2i", "edit"):
+        exact, judged = (scores[f"{task}/{name}"] for name in ("exact", "judged"))
+        assert judged["prompts"] == exact["prompts"]
+        assert all(0 <= value <= 1 for value in judged["values"])
+    assert any(0 < value < 1 for task in ("t2i", "edit") for value in scores[f"{task}/judged"]["values"])
 
 
 def test_an_adapter_is_scored_on_what_it_adapts(run, tmp_path):

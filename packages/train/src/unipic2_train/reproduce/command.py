@@ -9,8 +9,12 @@ from jsonargparse.typing import PositiveInt
 
 __all__ = ["GRIDS", "reproduce"]
 
-GRIDS = {"pretrain": "unipic2_train.reproduce.pretrain:pretrain"}
-"""What can be reproduced: functions of preset, seeds, steps and samples that return a `Grid`."""
+GRIDS = {
+    "pretrain": ("unipic2_train.reproduce.pretrain:pretrain", 400),
+    "pdtr": ("unipic2_train.reproduce.pdtr:pdtr", 80),
+    "rl-presets": ("unipic2_train.reproduce.rl_presets:rl_presets", 80),
+}
+"""What can be reproduced: functions of preset, seeds, steps and samples that return a `Grid`, and their usual steps."""
 
 
 def reproduce(
@@ -18,7 +22,7 @@ def reproduce(
     *,
     preset: str = "tiny",
     seeds: PositiveInt = 5,
-    steps: PositiveInt = 400,
+    steps: PositiveInt | None = None,
     samples: PositiveInt = 400,
     arms: list[str] | None = None,
     out: Path | None = None,
@@ -30,10 +34,12 @@ def reproduce(
     can be added later. Several processes may work on one folder. Fewer than five seeds give a page without verdicts.
 
     Args:
-        name: pretrain (C1: one network for both tasks against two single-task networks).
+        name: pretrain (C1: one network for both tasks against two single-task networks), pdtr (C4 and C5:
+            reinforcement in stages, its order, and mixed) or rl-presets (the report's settings, faster ones, NFT).
         preset: Preset of the recipes: tiny, or debug to try the machinery in seconds.
         seeds: Number of seeds.
-        steps: Optimiser steps of a single-task run; what they are for the other arms is said on the page.
+        steps: Optimiser steps of a single-task run (pretrain: 400), or iterations of a stage (80); what the other arms
+            take is said on the page.
         samples: Test samples of each task that a finished run is scored on.
         arms: Only these arms, and the claims that they settle; for example [joint,t2i,edit].
         out: Where runs, cells and page go. Default: runs/reproduce-NAME-PRESET.
@@ -42,7 +48,9 @@ def reproduce(
     if name not in GRIDS:
         msg = f"nothing called {name!r} can be reproduced; known: {', '.join(GRIDS)}"
         raise ValueError(msg)
-    module, _, function = GRIDS[name].partition(":")
+    place, usual = GRIDS[name]
+    module, _, function = place.partition(":")
+    steps = steps or usual
     build: Callable = getattr(importlib.import_module(module), function)
     grid = build(preset, seeds, steps, samples)
     if arms is not None:

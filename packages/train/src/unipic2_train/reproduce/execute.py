@@ -26,6 +26,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from unipic2_train import recipes
+from unipic2_train.reproduce.curves import tracking_client
 from unipic2_train.reproduce.grid import Cell, Grid, nested
 
 __all__ = ["GridError", "committed", "hardware", "run_grid", "train_cell"]
@@ -80,6 +81,10 @@ def train_cell(cell: Cell, run: Path, parent: Path | None) -> float:
 
     start = time.monotonic()
     if (run / "export").is_dir():
+        return 0.0
+    if cell.stage is None:
+        assert parent is not None
+        _adopt(cell, run, parent)
         return 0.0
     try:
         find_checkpoint(run)
@@ -172,8 +177,17 @@ def _run_cell(
         "git_revision": git_revision(),
         "versions": package_versions(),
         "scores": scores,
+        "curve": grid.curve(run) if grid.curve else None,
     }
     _write(_commit_file(out, cell), json.dumps(facts) + "\n")
+
+
+def _adopt(cell: Cell, run: Path, parent: Path) -> None:
+    """Make the folder of a cell that trains nothing: the parent's model, and its configuration with the cell's over."""
+    run.mkdir(parents=True, exist_ok=True)
+    config = yaml.safe_load((parent / "config.yaml").read_text(encoding="utf-8"))
+    _write(run / "config.yaml", yaml.safe_dump(recipes.merge(config, cell.recipe), sort_keys=False))
+    (run / "export").symlink_to(Path("..", parent.name, "export"))
 
 
 def _mlflow(run: Path) -> dict[str, str]:
@@ -183,13 +197,12 @@ def _mlflow(run: Path) -> dict[str, str]:
     if run_id is None:
         return {}
     from mlflow.exceptions import MlflowException
-    from mlflow.tracking import MlflowClient
 
     from unipic2_train.tracking import TRACKING_VARIABLE
 
     server = os.environ.get(TRACKING_VARIABLE)
     try:
-        experiment = MlflowClient(server or f"sqlite:///{run.parent / 'mlflow.db'}").get_run(run_id).info.experiment_id
+        experiment = tracking_client(run).get_run(run_id).info.experiment_id
     except MlflowException:  # a server that is away; the run's id is known anyway
         return {"run_id": run_id}
     web = {"server": server} if server and server.startswith("http") else {}

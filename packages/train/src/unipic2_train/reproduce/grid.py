@@ -1,12 +1,13 @@
 """A declared grid: runs by arm and seed, and what is claimed about the arms.
 
-A cell is one training run. A cell may go on from another one, its parent, which then runs once for all its children.
+A cell is one training run. A cell may go on from another one, its parent, which then runs once for all its children. A
+cell without a stage trains nothing: it is its parent's model under other settings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -14,11 +15,12 @@ from unipic2_train import recipes
 
 if TYPE_CHECKING:
     from unipic2_train.callbacks.grid import GridCell
+    from unipic2_train.reproduce.curves import Curve
 
-__all__ = ["Cell", "Claim", "Grid", "Measured", "Scored", "nested", "short_recipe"]
+__all__ = ["Cell", "Claim", "Grid", "Measured", "Pace", "Scored", "nested", "short_recipe"]
 
 SCORERS = ("unipic2_train.callbacks.samples.ShapesEvaluation",)
-"""Callbacks of recipes that a grid leaves out: it scores finished models itself, item by item."""
+"""Callbacks of recipes that score: needed for curves only, since a grid scores finished models itself, item by item."""
 
 
 class Measured(TypedDict):
@@ -41,7 +43,7 @@ class Cell:
     Attributes:
         arm: Which arm of the grid it belongs to.
         seed: Its seed; cells of one seed are compared as a pair.
-        stage: The stage that is run.
+        stage: The stage that is run; None: the parent's model is scored, with `recipe` over its configuration.
         recipe: Its whole configuration.
         parent: Arm whose cell of this seed it goes on from, or None.
         parent_key: Key of the recipe that takes the parent's model.
@@ -50,7 +52,7 @@ class Cell:
 
     arm: str
     seed: int
-    stage: str
+    stage: str | None
     recipe: dict[str, Any]
     parent: str | None = None
     parent_key: str = "model.kontext.checkpoint"
@@ -86,6 +88,15 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Pace:
+    """A question about learning curves: how soon does ``arm`` gain what ``reference`` gains in all?"""
+
+    measure: str
+    reference: str
+    arm: str
+
+
+@dataclass(frozen=True)
 class Grid:
     """All runs of a reproduction.
 
@@ -99,6 +110,8 @@ class Grid:
         cells: The runs; parents before children.
         score: Scores a finished run, from its folder.
         settings: What else decides about results; a folder of other settings is not gone on with.
+        curve: Reads how a finished run learnt, from its folder; None if it was not looked at on the way.
+        paces: What the curves are asked.
     """
 
     name: str
@@ -110,6 +123,8 @@ class Grid:
     cells: list[Cell]
     score: Callable[[Path], Scored]
     settings: dict[str, Any] = field(default_factory=dict)
+    curve: Callable[[Path], Curve | None] | None = None
+    paces: list[Pace] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Refuse a grid that contradicts itself."""
@@ -118,6 +133,9 @@ class Grid:
             parent = f"{cell.parent}-seed{cell.seed}"
             if cell.arm not in self.arms or cell.name in seen or (cell.parent is not None and parent not in seen):
                 msg = f"cell {cell.name} of grid {self.name}: an unknown arm, a second one, or before its parent"
+                raise ValueError(msg)
+            if cell.stage is None and cell.parent is None:
+                msg = f"cell {cell.name} of grid {self.name} has neither a stage to run nor a parent to score"
                 raise ValueError(msg)
             seen.add(cell.name)
         for claim in self.claims:
@@ -150,16 +168,12 @@ class Grid:
         if orphans:
             msg = f"arms: {'; '.join(orphans)}: name both"
             raise ValueError(msg)
-        return Grid(
-            self.name,
-            self.title,
-            self.text,
-            {arm: text for arm, text in self.arms.items() if arm in arms},
-            self.measures,
-            [claim for claim in self.claims if {claim.first, claim.second} <= set(arms)],
-            kept,
-            self.score,
-            self.settings,
+        return replace(
+            self,
+            arms={arm: text for arm, text in self.arms.items() if arm in arms},
+            claims=[claim for claim in self.claims if {claim.first, claim.second} <= set(arms)],
+            cells=kept,
+            paces=[pace for pace in self.paces if {pace.reference, pace.arm} <= set(arms)],
         )
 
 
@@ -174,17 +188,22 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     return whole
 
 
-def short_recipe(name: str, steps: int, seed: int, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a shipped recipe as a grid runs it: so many steps, one seed for everything, nothing scored on the way.
+def short_recipe(
+    name: str, steps: int, seed: int, settings: Mapping[str, Any], evaluations: int = 0, samples: int = 0
+) -> dict[str, Any]:
+    """Return a shipped recipe as a grid runs it: so many steps, one seed for everything.
 
-    Checkpoints come four times a run, validation at its end; the warm-up is at most a tenth of it. Optimiser, schedule
-    and EMA are the recipe's.
+    Checkpoints come four times a run; the warm-up is at most a tenth of it. Optimiser, schedule and EMA are the
+    recipe's. Without evaluations nothing is scored on the way and validation comes at the end; with them the model is
+    scored on validation prompts before the first step and so many times from then on, evenly, to draw its curve.
 
     Args:
         name: The recipe.
         steps: Optimiser steps.
         seed: Of initial weights, noise and order of the data.
         settings: Further keys, dotted.
+        evaluations: Points of the curve beside the first.
+        samples: Validation samples of each kind for a point.
     """
     recipe = recipes.resolve(name)
     if "data.tasks" in settings:
@@ -192,23 +211,27 @@ def short_recipe(name: str, steps: int, seed: int, settings: Mapping[str, Any]) 
     own: dict[str, dict[str, Any]] = {
         "TrainingCheckpoint": {"every_n_steps": max(1, steps // 4)},
         "ExportModel": {"publish_as": None},
+        "ShapesEvaluation": {"validation_samples": samples, "test_samples": 0},
     }
     callbacks = []
     for callback in recipe["trainer"]["callbacks"]:
         kind = callback["class_path"].rpartition(".")[2]
-        if callback["class_path"] in SCORERS:
+        if callback["class_path"] in SCORERS and not evaluations:
             continue
         changed = {**callback.get("init_args", {}), **own.get(kind, {})}
         callbacks.append({"class_path": callback["class_path"], "init_args": changed})
     warmup = recipe["model"]["optimizer"].get("warmup_steps")
     shorter = {} if warmup is None else {"model.optimizer.warmup_steps": min(warmup, steps // 10)}
+    # The first evaluation is Lightning's sanity check of a whole validation pass; the test split is left to the grid.
+    curve = {"trainer.num_sanity_val_steps": -1, "trainer.limit_test_batches": 0} if evaluations else {}
     wanted = {
         "seed_everything": seed,
         "data.seed": seed,
         **shorter,
         "trainer.max_steps": steps,
-        "trainer.val_check_interval": steps,
+        "trainer.val_check_interval": max(1, steps // max(1, evaluations)),
         "trainer.callbacks": callbacks,
+        **curve,
         **settings,
     }
     return recipes.merge(recipe, nested(wanted))

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unipic2_evals.report import Interval, format_interval, markdown_table
-from unipic2_train.reproduce.plots import plot_arms, plot_differences
+from unipic2_train.reproduce.curves import SCORES, arm_curve, pace_of
+from unipic2_train.reproduce.plots import plot_arms, plot_curves, plot_differences
 from unipic2_train.reproduce.verdicts import SEEDS_FOR_A_VERDICT, Cells, Compared, arm_interval, compare, overall
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from unipic2_train.reproduce.grid import Grid
+    from unipic2_train.reproduce.grid import Grid, Pace
 
 __all__ = ["Block", "blocks", "html", "markdown", "write_page"]
 
@@ -54,18 +55,22 @@ def write_page(grid: Grid, cells: Cells, out: Path, command: str) -> list[Path]:
     folder, name = out / "report", f"reproduce-{grid.name}"
     folder.mkdir(parents=True, exist_ok=True)
     compared = compare(grid, cells)
-    plots = {"arms": folder / f"{name}-arms.png", "differences": folder / f"{name}-differences.png"}
+    plots = {"arms": folder / f"{name}-arms.png"}
     plot_arms(grid, cells, plots["arms"])
     shown = [each for each in compared if each.difference]
     if shown:
+        plots["differences"] = folder / f"{name}-differences.png"
         plot_differences(shown, plots["differences"])
+    if any(arm_curve(cells, arm) for arm in grid.arms):
+        plots["curves"] = folder / f"{name}-curves.png"
+        plot_curves(grid, cells, plots["curves"])
     grids = {}
     for cell in grid.cells:  # the first finished seed of each arm
         source = out / "cells" / f"{cell.name}.png"
         if cell.name in cells and cell.arm not in grids and source.is_file():
             grids[cell.arm] = folder / f"{name}-{cell.arm}.png"
             grids[cell.arm].write_bytes(source.read_bytes())
-    page = blocks(grid, cells, compared, command, plots if shown else {"arms": plots["arms"]}, grids)
+    page = blocks(grid, cells, compared, command, plots, grids)
     files = [folder / f"{name}{suffix}" for suffix in (".md", ".html", ".json")]
     texts = (markdown(page), html(grid.title, page), json.dumps(_summary(grid, cells, compared, command), indent=1))
     for file, text in zip(files, texts, strict=True):
@@ -102,6 +107,8 @@ def blocks(
         page.append(Block("picture", "differences", file=plots["differences"]))
     page += [Block("heading", "Scores"), Block("table", rows=_score_rows(grid, cells))]
     page.append(Block("picture", "scores of arms", file=plots["arms"]))
+    if "curves" in plots:
+        page += _learning(grid, cells, plots["curves"])
     for measure in list(grid.measures)[:2]:
         page += [
             Block("heading", f"By category: {grid.measures[measure]}"),
@@ -184,6 +191,36 @@ def _score_rows(grid: Grid, cells: Cells) -> list[list[str]]:
     return rows
 
 
+def _learning(grid: Grid, cells: Cells, plot: Path) -> list[Block]:
+    """Return what the curves say: a row an arm, the picture, and how soon arms gain what others gain."""
+    rows = [["arm", "iterations", "images", "minutes", "s an iteration", *(grid.measures[name] for name in SCORES)]]
+    for arm in grid.arms:
+        curve = arm_curve(cells, arm)
+        if curve is None:
+            continue
+        seconds, iterations = curve["seconds"][-1], curve["iterations"][-1]
+        counts = [f"{iterations}", f"{curve['images'][-1]}", f"{seconds / 60:.1f}", f"{seconds / iterations:.2f}"]
+        scores = [curve["scores"][name] for name in SCORES]
+        rows.append([arm, *counts, *(f"{values[0]:.3f} -> {values[-1]:.3f}" for values in scores)])
+    page = [Block("heading", "Learning"), Block("table", rows=rows), Block("picture", "curves", file=plot)]
+    if not grid.paces:
+        return page
+    titles = ["arm", "gains what this one gains", "in", "gain", "minutes", "share of its time", "share of its images"]
+    table = [titles, *(_pace_row(grid, cells, pace) for pace in grid.paces)]
+    words = "How soon an arm first gains what another one gains in all, on the line through its mean curve's points."
+    return [*page, Block("table", rows=table), Block("text", words)]
+
+
+def _pace_row(grid: Grid, cells: Cells, pace: Pace) -> list[str]:
+    found, row = pace_of(cells, pace), [pace.arm, pace.reference, grid.measures[pace.measure]]
+    if found is None:
+        return [*row, *["none yet"] * 4]
+    if found.seconds is None or found.share_of_seconds is None or found.share_of_images is None:
+        return [*row, f"{found.gain:.3f}", *["never"] * 3]
+    shares = [f"{share:.2f}" for share in (found.share_of_seconds, found.share_of_images)]
+    return [*row, f"{found.gain:.3f}", f"{found.seconds / 60:.1f}", *shares]
+
+
 def _category_rows(grid: Grid, cells: Cells, measure: str) -> list[list[str]]:
     groups = list(dict.fromkeys(group for cell in cells.values() for group in cell["scores"][measure]["groups"]))
     rows = [[group, *(_shown(arm_interval(grid, cells, arm, measure, group)) for arm in grid.arms)] for group in groups]
@@ -234,8 +271,10 @@ def _summary(grid: Grid, cells: Cells, compared: Sequence[Compared], command: st
     ]
     # What can be looked up in the cells is left there: their scores by prompt.
     runs = [{key: value for key, value in cell.items() if key != "scores"} for cell in cells.values()]
+    paces = [{**vars(pace), "reached": found and found._asdict()} for pace in grid.paces
+             for found in [pace_of(cells, pace)]]  # fmt: skip
     return {"grid": grid.name, "command": command, "settings": grid.settings, "verdicts": overall(compared),
-            "claims": claims, "scores": scores, "runs": runs}  # fmt: skip
+            "claims": claims, "scores": scores, "paces": paces, "runs": runs}  # fmt: skip
 
 
 def _as_json(interval: Interval | None) -> dict[str, float] | None:

@@ -1,9 +1,10 @@
-"""Plots of a grid: scores of arms with every seed as a dot, and differences with their bounds."""
+"""Plots of a grid: scores of arms with every seed as a dot, differences with their bounds, and learning curves."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from unipic2_train.reproduce.curves import AXES, SCORES, arm_curve, started_at
 from unipic2_train.reproduce.verdicts import Cells, Compared, arm_interval
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     from unipic2_train.reproduce.grid import Grid
 
-__all__ = ["plot_arms", "plot_differences"]
+__all__ = ["plot_arms", "plot_curves", "plot_differences"]
 
 INK, PALE, DOT = "#1f3b57", "#9db8d2", "#c2570c"
 
@@ -56,6 +57,31 @@ def plot_differences(compared: Sequence[Compared], file: Path) -> None:
     axes.set_yticks(range(len(compared)), [_label(each) for each in compared], fontsize=8)
     axes.invert_yaxis()
     axes.set_title("differences, 95 %; the mark is the bound", fontsize=9)
+    figure.savefig(file, dpi=110)
+
+
+def plot_curves(grid: Grid, cells: Cells, file: Path) -> None:
+    """Draw both tasks' curves by iterations, images and minutes; what goes on from an arm begins where that ends."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    shown = [arm for arm in grid.arms if arm_curve(cells, arm)]
+    figure = Figure(figsize=(13, 7), layout="constrained")
+    panels = figure.subplots(len(SCORES), len(AXES), sharey="row")
+    for row, measure in zip(panels, SCORES, strict=True):
+        row[0].set_ylabel(f"{grid.measures[measure]}, validation", fontsize=9)
+        for place, axis in zip(row, AXES, strict=True):
+            unit = 60 if axis == "seconds" else 1
+            for number, arm in enumerate(shown):
+                curve = arm_curve(cells, arm)
+                assert curve is not None
+                before, along = started_at(grid, cells, arm)[axis], {**curve}[axis]
+                color = colormaps["tab10"](number % 10)
+                across = [(before + value) / unit for value in along]
+                style = "--" if before else "-"
+                place.plot(across, curve["scores"][measure], style, color=color, marker=".", label=arm)
+            place.set_xlabel("minutes" if unit > 1 else axis, fontsize=9)
+    panels[0][-1].legend(fontsize=8)
     figure.savefig(file, dpi=110)
 
 

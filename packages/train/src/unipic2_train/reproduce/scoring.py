@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
@@ -15,7 +16,10 @@ import yaml
 from unipic2_train import home
 from unipic2_train.reproduce.grid import Measured, Scored
 
-__all__ = ["MEASURES", "score_kontext"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["JUDGED", "MEASURES", "score_kontext"]
 
 MEASURES = {
     "t2i/exact": "text-to-image, exact scenes",
@@ -23,21 +27,24 @@ MEASURES = {
     "t2i/accepted": "text-to-image, GenEval's rules",
     "edit/copied": "edits that return their source",
 }
+JUDGED = {"t2i/judged": "text-to-image, held-out judge", "edit/judged": "editing, held-out judge"}
+"""The reward of reinforcement with detector B's eyes: partial credit in [0, 1]."""
 PICTURES = 6
 """Pictures of each kind on the page."""
 BATCH = 100
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
-def score_kontext(run: Path, samples: int) -> Scored:
+def score_kontext(run: Path, samples: int, measures: Mapping[str, str] = MEASURES) -> Scored:
     """Sample from a run's exported model, or from what it adapted with its adapter, and judge each picture.
 
     Args:
         run: The run's folder, with ``config.yaml`` and ``export/``.
         samples: Test samples of each kind.
+        measures: `MEASURES`, with or without `JUDGED`.
 
     Returns:
-        The `MEASURES`; prompts of text-to-image are texts (several samples of a text are averaged), edits stand for
+        The measures; prompts of text-to-image are texts (several samples of a text are averaged), edits stand for
         themselves. And pictures of the first samples.
     """
     import torch
@@ -48,6 +55,8 @@ def score_kontext(run: Path, samples: int) -> Scored:
     from unipic2_dit.checkpoint import load_lora, load_pipeline
     from unipic2_train.callbacks.grid import GridCell
     from unipic2_train.metrics.shapes import judge_shapes
+    from unipic2_train.rewards.base import RewardRequest
+    from unipic2_train.rewards.shapes import ShapesReward
     from unipic2_train.sampler import SamplingConfig, generate
     from unipic2_train.system import FrozenParts
 
@@ -61,7 +70,8 @@ def score_kontext(run: Path, samples: int) -> Scored:
     frozen, transformer = FrozenParts(model, device), pipeline.transformer.eval()
     sampling = SamplingConfig(**config["model"]["kontext"]["sampling"])
     manifest, detector = Manifest.load(home.path(config["data"]["path"])), SoftAlphaDetector()
-    found: dict[str, dict[tuple[str, str], list[float]]] = {name: {} for name in MEASURES}
+    judge = ShapesReward("b")
+    found: dict[str, dict[tuple[str, str], list[float]]] = {name: {} for name in measures}
     pictures: list[GridCell] = []
     for kind in ("t2i", "edit"):
         for number, batch in enumerate(eval_batches(manifest, "test", kind, config["data"]["size"], BATCH, samples)):
@@ -69,9 +79,10 @@ def score_kontext(run: Path, samples: int) -> Scored:
             if number == 0:
                 pictures += GridCell.of_batch(batch, images)[:PICTURES]
             verdicts = judge_shapes(detector, kind, np.asarray(images), batch.meta)
+            judged = judge(RewardRequest(kind, images, batch.prompts, batch.keys, batch.meta)).tolist()
             for row, (verdict, meta) in enumerate(zip(verdicts, batch.meta, strict=True)):
                 prompt = (batch.prompts[row] if kind == "t2i" else batch.keys[row], meta["task"])
-                for name, value in verdict._asdict().items():
+                for name, value in (verdict._asdict() | {"judged": judged[row]}).items():
                     if f"{kind}/{name}" in found:
                         found[f"{kind}/{name}"].setdefault(prompt, []).append(float(value))
     return {name: _measured(values) for name, values in found.items()}, pictures
