@@ -42,7 +42,9 @@ def test_a_picture_knows_its_parameters_and_who_made_it(tmp_path, picture):
     facts = saved(picture(1), task, tmp_path / "new" / "a.png")
     text = Image.open(tmp_path / "new" / "a.png").text
     assert text["Software"] == metadata.SOFTWARE
-    assert text["parameters"].startswith("a \u732b & <circle>\nNegative prompt: blue\nSteps: 3, CFG scale: 3.5, Seed: 7")
+    assert text["parameters"].startswith(
+        "a \u732b & <circle>\nNegative prompt: blue\nSteps: 3, CFG scale: 3.5, Seed: 7"
+    )
     assert source_type(tmp_path / "new" / "a.png").endswith("/digitalsourcetype/trainedAlgorithmicMedia")
     assert json.loads((tmp_path / "new" / "a.json").read_text(encoding="utf-8")) == facts
     inside = metadata.read_parameters(tmp_path / "new" / "a.png")
@@ -125,7 +127,11 @@ def test_records_that_are_none_of_ours(tmp_path, picture):
     picture(1).save(tmp_path / "plain.png")
     (tmp_path / "text.png").write_text("hello")
     (tmp_path / "list.json").write_text("[]")
-    for name, message in {"plain.png": "holds no parameters", "text.png": "can't be read", "list.json": "holds no"}.items():
+    for name, message in {
+        "plain.png": "holds no parameters",
+        "text.png": "can't be read",
+        "list.json": "holds no",
+    }.items():
         with pytest.raises(UsageError, match=message):
             record.read(tmp_path / name)
     with pytest.raises(UsageError, match="there is no file"):

@@ -54,7 +54,11 @@ def test_bad_lines_are_named(tmp_path, line, message):
 
 def test_bad_files_are_named(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
-    for name, message in {"a.txt": "can't be read as UTF-8", "no.txt": "can't be read", "a.csv": "neither .txt"}.items():
+    for name, message in {
+        "a.txt": "can't be read as UTF-8",
+        "no.txt": "can't be read",
+        "a.csv": "neither .txt",
+    }.items():
         with pytest.raises(UsageError, match=message):
             tasks.prompts([], tmp_path / name, PictureOptions())
     with pytest.raises(UsageError, match="there is no prompt"):

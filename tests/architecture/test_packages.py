@@ -10,9 +10,11 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 TOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
-PROJECTS = {
-    path.parent.name: tomllib.loads(path.read_text()) for path in sorted((ROOT / "packages").glob("*/pyproject.toml"))
+FOLDERS = {
+    path.parent.name: path.parent
+    for path in sorted([*ROOT.glob("packages/*/pyproject.toml"), *ROOT.glob("apps/pyproject.toml")])
 }
+PROJECTS = {name: tomllib.loads((folder / "pyproject.toml").read_text()) for name, folder in FOLDERS.items()}
 REQUIREMENTS = {
     name: [
         Requirement(need)
@@ -34,7 +36,7 @@ MALICIOUS = ("2.6.2", "2.6.3")
 def test_one_version():
     versions = {name: project["project"]["version"] for name, project in PROJECTS.items()}
     for name in PROJECTS:
-        init = (ROOT / "packages" / name / "src" / f"unipic2_{name}" / "__init__.py").read_text()
+        init = (FOLDERS[name] / "src" / f"unipic2_{name}" / "__init__.py").read_text()
         versions |= {f"{name}.__version__": v for v in re.findall(r'^__version__ = "(.+)"$', init, re.MULTILINE)}
     versions["CHANGELOG.md"] = re.search(r"^## \[(\d[\w.]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
     assert len(set(versions.values())) == 1, versions
@@ -50,7 +52,7 @@ def test_siblings_are_pinned_to_the_same_version(name):
 @pytest.mark.parametrize("name", PROJECTS)
 def test_metadata(name):
     project = PROJECTS[name]["project"]
-    folder = ROOT / "packages" / name
+    folder = FOLDERS[name]
     assert project["name"] == f"unipic2-{name}"
     assert project["license"] == "Apache-2.0"
     assert project["requires-python"] == ">=3.11"
@@ -83,5 +85,5 @@ def test_tools_know_every_package():
     assert set(TOOLS["mypy"]["packages"]) == modules
     assert set(TOOLS["importlinter"]["root_packages"]) == modules
     assert {Path(part).parent.name for part in TOOLS["mypy"]["mypy_path"].split(":")} == set(PROJECTS)
-    installed = re.findall(r"^-e packages/(\w+)", (ROOT / "requirements" / "dev.txt").read_text(), re.MULTILINE)
+    installed = re.findall(r"^-e (?:packages/)?(\w+)", (ROOT / "requirements" / "dev.txt").read_text(), re.MULTILINE)
     assert set(installed) == set(PROJECTS)

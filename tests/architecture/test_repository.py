@@ -17,6 +17,7 @@ LISTED = subprocess.run(
 )
 FILES = [path for path in (ROOT / line for line in LISTED.stdout.splitlines()) if path.is_file()]
 DOCUMENTS = [path for path in FILES if path.suffix == ".md"]
+MANIFESTS = [path for path in FILES if path.name == "pyproject.toml" and path.parent != ROOT]
 SCRIPTS = {"Makefile", ".ci/run"}
 
 
@@ -93,7 +94,7 @@ def commands(document: Path) -> list[str]:
 
 
 def console_scripts() -> set[str]:
-    projects = [tomllib.loads(path.read_text())["project"] for path in ROOT.glob("packages/*/pyproject.toml")]
+    projects = [tomllib.loads(path.read_text())["project"] for path in MANIFESTS]
     return {script for project in projects for script in project.get("scripts", {})}
 
 
