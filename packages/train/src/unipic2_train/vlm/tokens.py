@@ -6,7 +6,7 @@ Legend: B rows, S tokens of a row, padding included, P patches of all pictures, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -46,7 +46,9 @@ class LessonInputs:
 
     def to(self, device: torch.device | str) -> LessonInputs:
         """Return the tensors on another device."""
-        moved = {name: None if value is None else value.to(device) for name, value in vars(self).items()}
+        moved: dict[str, Any] = {
+            name: None if value is None else value.to(device) for name, value in vars(self).items()
+        }
         return LessonInputs(**moved)
 
 
