@@ -78,7 +78,7 @@ class Engine:
 
     @property
     def understanding(self) -> Understanding:
-        """The VLM for questions, in batches too.
+        """The VLM for questions, in batches too; off-loaded, it works inside ``prompts.awake()``.
 
         Raises:
             NotCapableError: If there is none.

@@ -41,6 +41,8 @@ class CacheInfo(NamedTuple):
 class PromptCache:
     """Encodes prompts and keeps the most recently used.
 
+    What is kept is of the encoders as they were: while they are trained, keep nothing (``max_bytes=0``).
+
     Args:
         encoders: What reads the prompts, or ``None``.
         device: Where conditioning is wanted.
