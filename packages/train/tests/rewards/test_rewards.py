@@ -9,6 +9,9 @@ import torch
 from unipic2_data.shapes.detect import Detection
 from unipic2_data.shapes.render import render_batch
 from unipic2_data.shapes.scene import Item, Scene
+from unipic2_evals.answers import JudgeId
+from unipic2_evals.local import LocalOptions
+from unipic2_evals.protocols import load_detector
 from unipic2_train.rewards.base import Reward, RewardRequest, scores_of
 from unipic2_train.rewards.brightness import BrightnessReward
 from unipic2_train.rewards.geneval import GenEvalReward, soft_score
@@ -121,6 +124,23 @@ def test_geneval_over_an_installed_detector():
     request.meta = [{}, {}]
     with pytest.raises(ValueError, match="no GenEval metadata"):
         GenEvalReward("shapes-a")(request)
+
+
+def test_geneval_over_checkpoints_loads_them_when_they_are_needed(monkeypatch):
+    asked = []
+
+    def load(options):
+        asked.append(options)
+        return load_detector("shapes-a"), JudgeId("m2f + clip", "1 + 2")
+
+    monkeypatch.setattr("unipic2_train.rewards.geneval.local_detector", load)
+    reward = GenEvalReward(LocalOptions("m2f", "clip"), official=True)
+    assert not asked, "a run's export needs no detector"
+    assert reward.prepare() == ("m2f + clip", "1 + 2")
+    metadata = {"tag": "colors", "include": [{"class": "circle", "count": 1, "color": "red"}], "prompt": "a red circle"}
+    assert reward(prompted(metadata, TWO, Scene("white", (SQUARE,)))).tolist() == [1, 0]
+    assert asked == [LocalOptions("m2f", "clip")]
+    assert GenEvalReward("shapes-a").prepare().id == "shapes-a"
 
 
 @pytest.mark.parametrize("measure", ["psnr", "ssim"])

@@ -4,6 +4,8 @@ A reward is a class of its own; a recipe names it by ``class_path`` and gives it
 apart. It may run in this process or ask a server. A score that could not be had is NaN, never a number: its image is
 left out of its group, counted, and beyond a rate the run stops.
 
+Building a reward costs nothing: what scores is loaded, or reached, by ``prepare`` or the first call.
+
 Legend: B pictures.
 """
 
@@ -11,10 +13,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from unipic2_evals.answers import JudgeId
+from unipic2_train import __version__
 
 __all__ = ["Reward", "RewardRequest", "WeightedReward", "scores_of"]
 
@@ -60,8 +65,20 @@ class RewardRequest:
 class Reward(ABC):
     """Scores pictures; better is higher."""
 
-    kinds: ClassVar[tuple[str, ...]] = ("t2i", "edit")
+    kinds: tuple[str, ...] = ("t2i", "edit")
     """The kinds that this reward can score."""
+    waits: bool = False
+    """Whether it mostly waits for a server. Then it is called in threads, for some pictures while others are made."""
+    whole_groups: bool = False
+    """Whether it compares the pictures of a group with each other, which then must come in one call."""
+
+    def prepare(self) -> JudgeId:
+        """Load what scores, or see that it can be reached, and return who it is. A run calls this before it samples.
+
+        Raises:
+            ValueError: It is not there; the message says what to do.
+        """
+        return JudgeId(type(self).__name__, f"unipic2-train {__version__}")
 
     @abstractmethod
     def __call__(self, request: RewardRequest) -> Tensor:
@@ -89,7 +106,9 @@ def scores_of(name: str, reward: Reward, request: RewardRequest) -> Tensor:
         if bool(request.readable.any()):
             scores[request.readable] = scores_of(name, reward, request.rows(request.readable))
         return scores
-    scores = torch.as_tensor(reward(request), dtype=torch.float64).cpu()
+    # A reward computes as it was written, not in the precision that the network happens to be trained in.
+    with torch.no_grad(), torch.autocast("cuda" if torch.cuda.is_available() else "cpu", enabled=False):
+        scores = torch.as_tensor(reward(request), dtype=torch.float64).cpu()
     if scores.shape != (len(request),):
         msg = f"reward {name!r} returned scores of shape {tuple(scores.shape)} for {len(request)} pictures"
         raise ValueError(msg)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from unipic2_evals import geneval
-from unipic2_evals.protocols import load_detector
+from unipic2_evals.answers import JudgeId
+from unipic2_evals.local import LocalOptions, local_detector
+from unipic2_evals.protocols import Detector, detectors, load_detector
 from unipic2_train.rewards.base import Reward, RewardRequest
 
 __all__ = ["GenEvalReward", "metadata_of", "soft_score"]
@@ -20,14 +23,34 @@ class GenEvalReward(Reward):
     """GenEval's score of each picture, in [0, 1]. Train on the soft score and report the official one.
 
     Args:
-        detector: Name of an installed detector (entry-point group ``unipic2.detectors``).
+        detector: Name of an installed detector (entry-point group ``unipic2.detectors``), or the checkpoints of the
+            official pair, Mask2Former and CLIP (`unipic2_evals.local`); their device ``cuda`` is this process's GPU.
         official: The official rule, 0 or 1, instead of the soft score.
     """
 
-    kinds: ClassVar[tuple[str, ...]] = ("t2i",)
+    kinds = ("t2i",)
 
-    def __init__(self, detector: str, official: bool = False) -> None:
-        self.detector, self.official = load_detector(detector), official
+    def __init__(self, detector: str | LocalOptions, official: bool = False) -> None:
+        self.source, self.official = detector, official
+        if isinstance(detector, str):
+            self.prepare()  # it is installed, or the name is wrong
+
+    @property
+    def detector(self) -> Detector:
+        """What looks at the pictures."""
+        return self._found[0]
+
+    def prepare(self) -> JudgeId:
+        """Load the detector and return which it is."""
+        return self._found[1]
+
+    @cached_property
+    def _found(self) -> tuple[Detector, JudgeId]:
+        if not isinstance(self.source, str):
+            return local_detector(self.source)
+        detector, distribution = load_detector(self.source), detectors()[self.source].dist
+        assert distribution is not None
+        return detector, JudgeId(self.source, f"{distribution.name} {distribution.version}")
 
     def __call__(self, request: RewardRequest) -> Tensor:
         """Return one score a picture, (B,)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ class PreservationReward(Reward):
             similarity, at least 0.
     """
 
-    kinds: ClassVar[tuple[str, ...]] = ("edit",)
+    kinds = ("edit",)
 
     def __init__(self, measure: Literal["psnr", "ssim"] = "ssim") -> None:
         self.measure = measure

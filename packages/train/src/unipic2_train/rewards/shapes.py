@@ -16,6 +16,7 @@ from unipic2_data.shapes.detect import BACKGROUND_TOLERANCE, to_geneval
 from unipic2_data.shapes.detect_hard import HardMaskDetector
 from unipic2_data.shapes.detect_soft import SoftAlphaDetector
 from unipic2_data.shapes.scene import BACKGROUNDS, CELLS, Scene
+from unipic2_evals.answers import JudgeId
 from unipic2_train.rewards.base import Reward, RewardRequest
 from unipic2_train.rewards.geneval import metadata_of, soft_score
 
@@ -36,7 +37,11 @@ class ShapesReward(Reward):
     """
 
     def __init__(self, detector: Literal["a", "b"] = "a") -> None:
-        self.detector = DETECTORS[detector]()
+        self.name, self.detector = detector, DETECTORS[detector]()
+
+    def prepare(self) -> JudgeId:
+        """Return which detector it is."""
+        return super().prepare()._replace(id=f"detector {self.name} of the shapes world")
 
     def __call__(self, request: RewardRequest) -> Tensor:
         """Return one score a picture, (B,)."""

@@ -8,16 +8,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from unipic2_dit import flow
 from unipic2_train.rl.advantages import advantages, total_reward
+from unipic2_train.rl.chunks import joined
 from unipic2_train.rl.guards import Guards
 from unipic2_train.rl.objectives import GRPO, NFT, Objective
 from unipic2_train.rl.old_policy import OldPolicy
 from unipic2_train.rl.optimise import optimise
 from unipic2_train.rl.rollout import Rollout, sample
-from unipic2_train.rl.score import Scores, judged, score
+from unipic2_train.rl.score import Scores, Scoring
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -52,27 +54,29 @@ class Reinforcement:
         self.kontext, self.config, self.rewards, self.guards = kontext, config, rewards, Guards(guards)
         self.old = OldPolicy(kontext.transformer, config.nft.old_decay) if config.algorithm == "nft" else None
         self._seconds: dict[str, float] = {}
+        self._prepared = False
 
     def step(self, batch: Batch, layout: Layout, optimizer: Optimizer, iteration: int) -> dict[str, float]:
         """Run one iteration on its rows and return what to log.
 
         Raises:
-            ValueError: Too many scores failed.
+            ValueError: A reward is not there, or too many scores failed.
         """
-        transformer, frozen = self.kontext.transformer, self.kontext.frozen
-        with self._timed("sample"), self._sampling_policy():
-            rollout = sample(transformer, frozen, batch, layout, self.config, iteration)
-            objective = self._objective(rollout, batch, layout)
-        with self._timed("score"):
-            scores = score(frozen, rollout, batch, layout, self.rewards)
-            self._refuse_failures(scores)
-            gained = advantages(scores.rewards, scores.weights, layout.group_of, self.config.advantages)
-            metrics = self._score_metrics(scores, gained, layout) | self._watch(rollout, scores, layout)
+        self._prepare()
+        with self._scoring(batch, layout) as scoring:
+            with self._timed("sample"), self._sampling_policy():
+                rollout = self._sample(batch, scoring, iteration)
+                objective = self._objective(rollout, batch, layout)
+            with self._timed("score"):
+                scores = scoring.finish()
+                self._refuse_failures(scores)
+                gained = advantages(scores.rewards, scores.weights, layout.group_of, self.config.advantages)
+                metrics = self._score_metrics(scores, gained, layout) | self._watch(rollout, scores, layout)
         with self._timed("optimise"):
             update_of = layout.update_of(batch, self.config.updates, self.config.seed)
             supervised = self._supervised(batch, layout)
-            learnt = optimise(transformer, optimizer, objective, rollout, gained, update_of, layout, self.config,
-                              supervised)  # fmt: skip
+            learnt = optimise(self.kontext.transformer, optimizer, objective, rollout, gained, update_of, layout,
+                              self.config, supervised)  # fmt: skip
         if self.old is not None:
             self.old.follow()
         metrics |= {f"rl/{name}": value for name, value in learnt.items()}
@@ -87,6 +91,29 @@ class Reinforcement:
         self.guards.load_state_dict(state["guards"])
         if self.old is not None and state["old"] is not None:
             self.old.load_state_dict(state["old"])
+
+    def _prepare(self) -> None:
+        """Load or reach what scores before anything is sampled, once, and say what it is."""
+        if self._prepared:
+            return
+        judges = {name: entry.reward for name, entry in self.rewards.items()}
+        if self.guards.config.held_out is not None:
+            judges["the held-out judge"] = self.guards.config.held_out
+        for name, judge in judges.items():
+            rank_zero_info(f"{name}: scored by {judge.prepare()}")
+        self._prepared = True
+
+    def _scoring(self, batch: Batch, layout: Layout) -> Scoring:
+        held_out, micro_batch = self.guards.config.held_out, self.config.rollout.micro_batch
+        return Scoring(self.kontext.frozen, batch, layout, self.rewards, held_out, micro_batch)
+
+    def _sample(self, batch: Batch, scoring: Scoring, iteration: int) -> Rollout:
+        """Sample this process's images part by part and hand each to whom scores it elsewhere."""
+        done = []
+        for part in scoring.parts:
+            done.append(sample(self.kontext.transformer, self.kontext.frozen, batch, part, self.config, iteration))
+            scoring.add(part, done[-1])
+        return joined(done)
 
     def _sampling_policy(self) -> AbstractContextManager[None]:
         """Return the context in which images are sampled: GRPO's raw weights, DiffusionNFT's old policy."""
@@ -134,12 +161,9 @@ class Reinforcement:
         }
 
     def _watch(self, rollout: Rollout, scores: Scores, layout: Layout) -> dict[str, float]:
-        judge, request = self.guards.config.held_out, scores.request
-        known = judge is not None and request.kind in judge.kinds
-        held_out = judged(judge, request, rollout.latents.device) if judge is not None and known else None
         reward = float(total_reward(scores.rewards, scores.weights).nanmean())
-        found = self.guards.watch(rollout, request, layout, reward, held_out)
-        return {f"guard/{name}_{request.kind}": value for name, value in found.items()}
+        found = self.guards.watch(rollout, scores.request, layout, reward, scores.held_out)
+        return {f"guard/{name}_{scores.request.kind}": value for name, value in found.items()}
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:
