@@ -6,6 +6,7 @@ Nothing slow is imported before a verb runs, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -104,8 +105,8 @@ def main(words: list[str] | None = None) -> None:
         code = _run(given)
     except KeyboardInterrupt:
         _fail("interrupted", INTERRUPTED)
-    except BrokenPipeError:  # `unipic2 ... | head`: nobody reads on
-        sys.stderr.close()
+    except BrokenPipeError:  # `unipic2 ... | head`: nobody reads on, nor what Python writes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except UsageError as error:
         _fail(str(error))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry", "plan", "save", "sheet_path", "write"]
 
-SLUG_LENGTH = 48
+SLUG_BYTES = 60
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,14 @@ def _paths(tasks: Sequence[Task], out: str, model: Mapping[str, Any]) -> list[Pa
 
 def _name(task: Task, model: Mapping[str, Any]) -> str:
     """Return a name that says what it is to a person; the hash tells it from the same with other parameters."""
-    image = [] if task.image is None else [Path(task.image).stem]
-    slug = re.sub(r"[^\w]+", "-", task.prompt.lower()).strip("-_")[:SLUG_LENGTH].strip("-_")
+    image = [] if task.image is None else [_cut(Path(task.image).stem)]
+    slug = _cut(re.sub(r"[^\w]+", "-", task.prompt.lower()).strip("-_"))
     return "_".join([*image, slug or "picture", str(task.seed), record.identity_hash(task, model)])
+
+
+def _cut(name: str) -> str:
+    # File systems count bytes, and the name of an edit of an edit would grow and grow.
+    return name.encode()[:SLUG_BYTES].decode(errors="ignore").strip("-_ ")
 
 
 def _check_same(path: Path, task: Task, model: Mapping[str, Any]) -> bool:

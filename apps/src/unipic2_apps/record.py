@@ -33,6 +33,7 @@ __all__ = ["build", "differences", "identity", "identity_hash", "public", "read"
 
 FORMAT = 1
 DISTRIBUTIONS = ("torch", "diffusers", "transformers", "numpy", "pillow", "unipic2-unified", "unipic2-dit")
+PARTS = ("picture", "result", "model", "batch", "versions", "machine")
 # What of a model makes a difference to its pictures, beside the machine; where it lies does not.
 MODEL_KEYS = ("hash", "dtype", "tiling", "t5", "vlm_quantization")
 
@@ -107,7 +108,7 @@ def read(file: Path) -> dict[str, Any]:
     except (OSError, ValueError, SyntaxError) as error:
         msg = f"{file} can't be read ({error}). Name a picture that unipic2 made, or the .json file beside it."
         raise UsageError(msg) from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    if not isinstance(found, dict) or found.get("format") != FORMAT or not _is_whole(found):
         msg = f"{file} holds no parameters of unipic2 (format {FORMAT}). Name a picture that it made, or its .json."
         raise UsageError(msg)
     return found
@@ -121,6 +122,14 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         names = [name for name in dict.fromkeys([*before, *after]) if before.get(name) != after.get(name)]
         found += [f"{name} {before.get(name)} -> {after.get(name)}" for name in names]
     return found
+
+
+def _is_whole(found: Mapping[str, Any]) -> bool:
+    parts = {part: found.get(part) for part in PARTS}
+    if not all(isinstance(part, dict) for part in parts.values()):
+        return False
+    model = {*MODEL_KEYS, "checkpoint", "revision", "vlm", "lora", "device"}
+    return model <= found["model"].keys() and {"size", "index"} <= found["batch"].keys()
 
 
 def _versions() -> dict[str, str]:

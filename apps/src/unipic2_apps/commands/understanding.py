@@ -88,9 +88,8 @@ def _ask_all(model: "UniPic2", wanted: "list[Task]", out: Path | None, batch_siz
             batch = new[start : start + batch_size]
             for row in _answer(model, batch, options, failures):
                 rows.append(row)
-                tqdm.write(
-                    f"{Path(row['image']).name}: {row['answer']}" + (f"  [{row['question']}]" if several else "")
-                )
+                asked = f"  [{row['question']}]" if several else ""
+                tqdm.write(f"{Path(row['image']).name}: {row['answer']}{asked}")
             if out is not None:
                 text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
                 write(out.expanduser(), lambda file, text=text: file.write(text.encode()))
