@@ -129,7 +129,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         outputs.write(tmp_path / "a.png", fail)
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.png", b"before")]
     with pytest.raises(UsageError, match="can't write"):
-        outputs.write(tmp_path / "a.png" / "b.png", lambda file: file.write(b""))
+        outputs.write(tmp_path / "a.png" / "b.png", b"")
 
 
 def test_records_that_are_none_of_ours(tmp_path, picture):

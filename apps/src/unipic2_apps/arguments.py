@@ -43,7 +43,7 @@ def call(verb: Callable[..., int | None], name: str, command: Command, words: Se
     """
     hints = {key: hint for key, hint in get_type_hints(verb).items() if key != "return"}
     positional = [each.rstrip("?*") for each in command.positionals]
-    groups = {key: hint for key, hint in hints.items() if is_dataclass(hint)}
+    groups: dict[str, Any] = {key: hint for key, hint in hints.items() if is_dataclass(hint)}
     types = {key: hint for key, hint in hints.items() if key not in groups and key not in positional}
     for group in groups.values():
         types |= get_type_hints(group)
@@ -66,9 +66,9 @@ class _Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
 class _Parser(ArgumentParser):
     """Says what is wrong in one line instead of a page of usage, and shows options as people type them."""
 
-    def format_help(self) -> str:
+    def format_help(self, *formatter: Any) -> str:
         """Return the help, with hyphens, switches without values, and options that are repeated."""
-        text = str(super().format_help()).replace(" {true,false}", "")
+        text = str(super().format_help(*formatter)).replace(" {true,false}", "")
         text = re.sub(
             r"--(\w+) \[ITEM,\.\.\.\], --\w+\+ \[ITEM,\.\.\.\]", lambda found: f"--{found[1]} {found[1].upper()}", text
         )

@@ -21,7 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from unipic2_apps import __version__
 
-__all__ = ["SOFTWARE", "ai_label", "png_info", "read_parameters"]
+__all__ = ["SOFTWARE", "Kind", "ai_label", "png_info", "read_parameters"]
 
 SOFTWARE = f"unipic2 {__version__}"
 KEY, XMP_KEY = "unipic2", "XML:com.adobe.xmp"

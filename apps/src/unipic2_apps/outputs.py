@@ -7,12 +7,13 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from unipic2_apps import record
 from unipic2_apps.errors import UsageError
-from unipic2_apps.metadata import png_info
+from unipic2_apps.metadata import Kind, png_info
 from unipic2_apps.tasks import Task
 
 if TYPE_CHECKING:
@@ -64,30 +65,37 @@ def save(picture: Image.Image, facts: Mapping[str, Any], path: Path, *, ai_label
     Raises:
         UsageError: If it can't be written.
     """
-    kind = "generate" if facts["picture"]["image"] is None else "edit"
+    kind: Kind = "generate" if facts["picture"]["image"] is None else "edit"
     info = png_info(kind, record.public(facts), label=ai_label)
     text = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
     # The record is first: a picture with its record is done, whenever this is interrupted.
     path.unlink(missing_ok=True)
-    write(record.sidecar(path), lambda file: file.write(text.encode()))
-    write(path, lambda file: picture.save(file, format="PNG", pnginfo=info))
+    write(record.sidecar(path), text.encode())
+    write(path, partial(picture.save, format="PNG", pnginfo=info))
 
 
-def write(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
+def write(path: Path, content: bytes | Callable[[IO[bytes]], Any]) -> None:
     """Write a file below another name and give it its own when it is whole.
+
+    Args:
+        path: The file.
+        content: What is in it, or what writes that.
 
     Raises:
         UsageError: If it can't be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with partial.open("wb") as file:
-                fill(file)
-            partial.replace(path)
+            with unfinished.open("wb") as file:
+                if isinstance(content, bytes):
+                    file.write(content)
+                else:
+                    content(file)
+            unfinished.replace(path)
         finally:  # also on Ctrl-C
-            partial.unlink(missing_ok=True)
+            unfinished.unlink(missing_ok=True)
     except OSError as error:
         msg = f"can't write {path} ({error})."
         raise UsageError(msg) from error

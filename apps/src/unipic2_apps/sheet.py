@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from unipic2_apps.metadata import png_info
+from unipic2_apps.metadata import Kind, png_info
 from unipic2_apps.outputs import write
 
 __all__ = ["Cell", "draw", "write_sheets"]
@@ -45,9 +46,8 @@ def write_sheets(cells: Sequence[Cell], path: Path, *, columns: int = 1, ai_labe
     pages = [cells[start : start + PER_PAGE] for start in range(0, len(cells), PER_PAGE)]
     paths = [path if index == 0 else path.with_stem(f"{path.stem}_{index + 1}") for index in range(len(pages))]
     for page, target in zip(pages, paths, strict=True):
-        kind = "edit" if any(len(cell.pictures) > 1 for cell in page) else "generate"
-        info, picture = png_info(kind, label=ai_label), draw(page, columns)
-        write(target, lambda file, picture=picture, info=info: picture.save(file, format="PNG", pnginfo=info))
+        kind: Kind = "edit" if any(len(cell.pictures) > 1 for cell in page) else "generate"
+        write(target, partial(draw(page, columns).save, format="PNG", pnginfo=png_info(kind, label=ai_label)))
     return paths
 
 

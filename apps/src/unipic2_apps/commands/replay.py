@@ -142,5 +142,6 @@ def _how_much(source: Path, picture: "Image.Image") -> str:
         before = opened.convert("RGB")
     if before.size != picture.size:
         return f": {before.width}x{before.height} -> {picture.width}x{picture.height}"
-    largest = max(high for _, high in ImageChops.difference(before, picture).getextrema())
+    levels: Any = ImageChops.difference(before, picture).getextrema()  # (lowest, highest) of each channel
+    largest = max(highest for _, highest in levels)
     return f": pixels differ by at most {largest} of 255"

@@ -92,7 +92,7 @@ def _ask_all(model: "UniPic2", wanted: "list[Task]", out: Path | None, batch_siz
                 tqdm.write(f"{Path(row['image']).name}: {row['answer']}{asked}")
             if out is not None:
                 text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-                write(out.expanduser(), lambda file, text=text: file.write(text.encode()))
+                write(out.expanduser(), text.encode())
             bar.update(len(batch))
     if failures:
         msg = f"{len(failures)} of {len(wanted)} questions have no answer, all others have. The first: {failures[0]}"
