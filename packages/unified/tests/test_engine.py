@@ -3,6 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
+from unipic2_connector import load_conditioner
 from unipic2_dit import sampling
 from unipic2_dit.checkpoint import load_pipeline
 from unipic2_dit.resolution import ImpossibleSizeError
@@ -90,7 +91,12 @@ def test_embeddings_may_come_from_elsewhere(kontext, kontext_folder):
 def test_the_config_says_who_sees_the_picture(
     metaquery, metaquery_folder, vlm_folder, copied, picture, reference, in_vlm, in_dit
 ):
-    model = UniPic2.from_pretrained(copied(metaquery_folder, "conditioner", reference=reference), vlm=vlm_folder)
+    folder = copied(metaquery_folder)
+    conditioner = load_conditioner(folder)
+    conditioner.register_to_config(reference=reference)
+    conditioner.save_pretrained(folder / "conditioner")  # as training exports it
+    model = UniPic2.from_pretrained(folder, vlm=vlm_folder)
+    assert model.reference == reference
     states = [model.start([model.prepare(Request("make it red", picture(seed)))]) for seed in (1, 2)]
     assert (states[0].references is not None) == in_dit
     embeds = [state.conditioning.prompt_embeds for state in states]
