@@ -1,0 +1,1 @@
+"""One process a device that owns a model, and what feeds, watches and restarts it."""
