@@ -1,0 +1,1 @@
+"""The HTTP server: OpenAI's images and chat endpoints over engines."""

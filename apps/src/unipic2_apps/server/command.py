@@ -1,0 +1,119 @@
+"""``unipic2 serve``.
+
+Without ``from __future__ import annotations``: the signature is the command line. What is slow to import is imported
+while the engines load.
+"""
+
+import asyncio
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unipic2_apps.errors import UsageError
+from unipic2_apps.options import ModelOptions
+from unipic2_apps.server.options import LimitOptions, ServerOptions
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from unipic2_apps.engine.pool import Pool
+
+__all__ = ["serve"]
+
+LOCAL = {"127.0.0.1", "::1", "localhost"}
+
+
+def serve(*, model: ModelOptions, server: ServerOptions, limits: LimitOptions) -> None:
+    """Serve a checkpoint over HTTP: OpenAI's images and chat endpoints, /health, /metrics, and /docs for the rest."""
+    keys = _read_keys(server.api_keys)
+    if server.moderation is not None:
+        from unipic2_apps.server.moderation import load_hook
+
+        load_hook(server.moderation)
+    listening = _bind(server.host, server.port)
+    if server.host not in LOCAL and not keys:
+        _say(f"warning: {server.host} is open to the network, and without --api-keys everybody may use the server.")
+    with listening:
+        asyncio.run(_serve(listening, keys, model, server, limits))
+
+
+async def _serve(
+    listening: socket.socket, keys: list[str], model: ModelOptions, server: ServerOptions, limits: LimitOptions
+) -> None:
+    from unipic2_apps.engine.pool import NoEngineError
+
+    pool = _pool(model, server)
+    loading = asyncio.create_task(pool.start())
+    await asyncio.sleep(0)  # the engines start, and load while this process imports
+    import uvicorn
+
+    app = _app(pool, keys, model, server, limits)
+    try:
+        await loading
+    except NoEngineError as error:
+        raise UsageError(str(error)) from error
+    config = uvicorn.Config(app, log_level="info", server_header=False, timeout_graceful_shutdown=server.grace)
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    can = ", ".join(pool.facts["can"])
+    weights = ", ".join(f"{name} {size / 1e9:.3g} GB" for name, size in pool.facts["bytes"].items())
+    _say(f"each engine's weights in {pool.facts['dtype']}: {weights}")
+    _say(f"{app.state.service.name} ({pool.facts['variant']}: {can}) at http://{shown}:{port}, described at /docs")
+    await uvicorn.Server(config).serve(sockets=[listening])
+
+
+def _pool(model: ModelOptions, server: ServerOptions) -> "Pool":
+    from dataclasses import replace
+
+    from unipic2_apps.engine.link import in_process
+    from unipic2_apps.engine.pool import Pool
+
+    devices: list[str | None] = [*server.devices] or [model.device]
+    launches = [in_process(replace(model, device=device), server.max_rows) for device in devices]
+    return Pool(launches, max_queue=server.max_queue)
+
+
+def _app(pool: "Pool", keys: list[str], model: ModelOptions, server: ServerOptions, limits: LimitOptions) -> "FastAPI":
+    from unipic2_apps.loading import default_checkpoint
+    from unipic2_apps.server.app import create_app
+    from unipic2_apps.server.moderation import load_hook
+    from unipic2_apps.server.service import Service
+
+    name = server.name or Path(model.checkpoint or default_checkpoint()).name
+    hook = None if server.moderation is None else load_hook(server.moderation)
+    service = Service(pool, name, limits=limits, hook=hook, ai_label=server.ai_label)
+    pool.on_step = service.metrics.on_step
+    return create_app(service, server, keys=keys)
+
+
+def _read_keys(path: str | None) -> list[str]:
+    if path is None:
+        return []
+    try:
+        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"--api-keys {path} can't be read ({error})."
+        raise UsageError(msg) from error
+    keys = [line.strip() for line in lines if line.strip()]
+    if not keys:
+        msg = f"--api-keys {path} holds no key: write one a line."
+        raise UsageError(msg)
+    return keys
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Take the port at once, so that a model isn't loaded for nothing."""
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except (OSError, OverflowError) as error:
+        bound.close()
+        msg = f"can't listen on {host}:{port} ({error}): choose another --port or --host."
+        raise UsageError(msg) from error
+    return bound
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - a command's own words
