@@ -43,7 +43,7 @@ def test_generate_makes_the_pictures_of_its_seeds(run, kontext, tmp_path):
     code, out, err = run("generate", "a red circle", "-n", 2, "--steps", 2, "--size", "24x16", "--seed", 4, "--sheet")
     assert (code, err) == (0, "")
     made = [tmp_path / line for line in out.split()]
-    assert [path.name[:15] for path in made] == ["a-red-circle_4_", "a-red-circle_5_", "sheet.png"]
+    assert [path.name[:15] for path in made] == ["a-red-circle_4_", "a-red-circle_5_", "pictures_sheet."]
     expected = kontext.generate("a red circle", images_per_prompt=2, steps=2, size=(16, 24), seed=4)
     for path, picture in zip(made, expected, strict=False):
         assert np.abs(np.asarray(Image.open(path)).astype(int) - np.asarray(picture)).max() <= 1
@@ -115,7 +115,7 @@ def test_edit_a_folder_in_which_one_picture_is_broken(run, picture, tmp_path):
     assert [Image.open(path).size for path in made] == [(30, 19), (16, 16)]
     (folder / "b.png").unlink()
     code, out, err = run(*words)
-    assert (code, out, err) == (0, "out/sheet.png\n", "2 of 2 were there already\n")
+    assert (code, out, err) == (0, "out_sheet.png\n", "2 of 2 were there already\n")
 
 
 def test_replay_makes_the_same_picture_bit_for_bit(run, tmp_path, picture):

@@ -1,5 +1,7 @@
 import io
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -108,12 +110,18 @@ def test_a_conversation(monkeypatch, capsys, metaquery_folder, metaquery, tmp_pa
     assert facts["picture"]["image"] == str(first)
 
 
-def test_info(metaquery_folder, metaquery, kontext_folder, capsys):
+def test_info(metaquery_folder, metaquery, kontext_folder, capsys, tmp_path, monkeypatch):
     main(["info", str(metaquery_folder)])
     shown = capsys.readouterr().out
     assert "kind         metaquery\n" in shown
     assert "can          ask, edit, generate\n" in shown
     assert metaquery.info()["hash"] in shown
+    (tmp_path / "tiny").mkdir()
+    home = Path(shutil.copytree(kontext_folder, tmp_path / "tiny" / "kontext"))
+    (home / "unipic2.json").write_text('{"run": "pretrain-1"}')
+    monkeypatch.setenv("UNIPIC2_HOME", str(tmp_path))
+    main(["info"])
+    assert "run             pretrain-1\n" in capsys.readouterr().out
     main(["info", "--json", "--checkpoint", str(kontext_folder)])
     facts = json.loads(capsys.readouterr().out)
     assert facts["variant"] == "kontext"

@@ -71,7 +71,7 @@ class OutputOptions:
     Args:
         out: Folder, or a name that ends in .png; several pictures of one name are numbered (-o).
         batch_size: Pictures that are made together.
-        sheet: Write a contact sheet of all pictures beside them.
+        sheet: Write a contact sheet of all pictures, OUT_sheet.png.
         overwrite: Make again what is there already, and replace it.
         ai_label: Write into each picture that AI made it (IPTC digital source type); --no-ai-label leaves that out.
     """

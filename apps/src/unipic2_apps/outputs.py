@@ -102,9 +102,12 @@ def write(path: Path, content: bytes | Callable[[IO[bytes]], Any]) -> None:
 
 
 def sheet_path(out: str) -> Path:
-    """Return where the contact sheet goes."""
+    """Return where the contact sheet goes: beside a folder, so that it is not one of its pictures."""
     path = Path(out).expanduser()
-    return path.with_stem(f"{path.stem}_sheet") if path.suffix.lower() == ".png" else path / "sheet.png"
+    if path.suffix.lower() == ".png":
+        return path.with_stem(f"{path.stem}_sheet")
+    folder = path if path.name not in ("", "..") else path.resolve()
+    return folder.with_name(f"{folder.name}_sheet.png")
 
 
 def _paths(tasks: Sequence[Task], out: str, model: Mapping[str, Any]) -> list[Path]:

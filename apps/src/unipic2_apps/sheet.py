@@ -18,7 +18,7 @@ __all__ = ["Cell", "draw", "write_sheets"]
 PER_PAGE, MAX_COLUMNS = 96, 8
 EDGE = 192
 """Edge of a picture's place, in px."""
-GAP, LINE, LINES = 12, 15, 3
+GAP, INNER, LINE, LINES = 20, 6, 15, 3
 INK, PAPER = "#222222", "#ffffff"
 
 
@@ -59,7 +59,7 @@ def draw(cells: Sequence[Cell], columns: int = 1) -> Image.Image:
         columns: Cells that belong side by side.
     """
     per_cell = max(len(cell.pictures) for cell in cells)
-    width, height = per_cell * EDGE + (per_cell - 1) * GAP // 2, EDGE + 6 + LINES * LINE
+    width, height = per_cell * EDGE + (per_cell - 1) * INNER, EDGE + INNER + LINES * LINE
     if not 1 < columns <= MAX_COLUMNS:
         columns = math.ceil(math.sqrt(len(cells) * 1.6 / per_cell))  # a page that is wider than high
     columns = min(len(cells), columns)
@@ -69,9 +69,9 @@ def draw(cells: Sequence[Cell], columns: int = 1) -> Image.Image:
     for index, cell in enumerate(cells):
         left, top = GAP + index % columns * (width + GAP), GAP + index // columns * (height + GAP)
         for place, path in enumerate(cell.pictures):
-            _paste(sheet, path, left + place * (EDGE + GAP // 2), top)
+            _paste(sheet, path, left + place * (EDGE + INNER), top)
         for number, line in enumerate(_wrap(cell.caption, width, font)):
-            canvas.text((left, top + EDGE + 6 + number * LINE), line, fill=INK, font=font)
+            canvas.text((left, top + EDGE + INNER + number * LINE), line, fill=INK, font=font)
     return sheet
 
 

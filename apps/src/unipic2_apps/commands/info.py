@@ -28,13 +28,14 @@ def info(folder: str, *, json: bool = False, model: ModelOptions) -> None:
         raise UsageError(msg)
     options = replace(model, checkpoint=folder) if folder else model
     loaded = load(options)
-    facts = {**model_facts(loaded, options), **loaded.info(), "made by": _origin(options)}
+    facts = {**model_facts(loaded, options), **loaded.info()}
+    facts["made by"] = _origin(facts["checkpoint"])
     print(dumps(facts, indent=1) if json else _text(facts))
 
 
-def _origin(options: ModelOptions) -> dict[str, Any]:
+def _origin(checkpoint: str) -> dict[str, Any]:
     """Return what training wrote into the folder: the run, its steps, its data."""
-    file = Path(options.checkpoint or "").expanduser() / "unipic2.json"
+    file = Path(checkpoint) / "unipic2.json"
     try:
         found = loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except ValueError:
@@ -58,10 +59,11 @@ def _text(facts: dict[str, Any]) -> str:
     width = max(map(len, [*lines, *facts["parts"]])) + 2
     head = [f"{name:<{width}}{value}" for name, value in lines.items() if value]
     parts = [
-        f"{name:<{width}}{part.get('class', ''):<34}{_count(part.get('parameters', 0)):>7}  {part.get('dtype', '')}"
+        f"{name:<{width}}{part['class']:<34}{_count(part['parameters']):>7}  {part['dtype']}"
         for name, part in facts["parts"].items()
+        if "class" in part
     ]
-    return "\n".join([*head, "", *(line.rstrip() for line in parts)])
+    return "\n".join([*head, "", *parts])
 
 
 def _count(number: float) -> str:

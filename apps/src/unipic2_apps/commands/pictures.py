@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 from unipic2_apps.options import ModelOptions, OutputOptions, PictureOptions
 
 if TYPE_CHECKING:
+    from unipic2_apps.outputs import Entry
+    from unipic2_apps.sheet import Cell
     from unipic2_apps.tasks import Task
 
 __all__ = ["edit", "generate"]
@@ -76,7 +78,7 @@ def _make(wanted: "list[Task]", num_images: int, output: OutputOptions, options:
     from unipic2_apps.loading import load, model_facts
     from unipic2_apps.making import make
     from unipic2_apps.outputs import sheet_path
-    from unipic2_apps.sheet import Cell, write_sheets
+    from unipic2_apps.sheet import write_sheets
 
     model = load(options, "generate" if wanted[0].image is None else "edit")
     written: list[str] = []
@@ -89,12 +91,15 @@ def _make(wanted: "list[Task]", num_images: int, output: OutputOptions, options:
     if len(written) < len(there):
         print(f"{len(there) - len(written)} of {len(there)} were there already", file=sys.stderr)
     if output.sheet:
-        cells = [
-            Cell(
-                f"{each.task.prompt} (seed {each.task.seed})",
-                (each.path,) if each.task.image is None else (Path(each.task.image).expanduser(), each.path),
-            )
-            for each in there
-        ]
+        cells = [_cell(entry) for entry in there]
         for path in write_sheets(cells, sheet_path(output.out), columns=num_images, ai_label=output.ai_label):
             print(path)
+
+
+def _cell(entry: "Entry") -> "Cell":
+    from unipic2_apps.sheet import Cell
+
+    caption, image = f"{entry.task.prompt} (seed {entry.task.seed})", entry.task.image
+    if image is None:
+        return Cell(caption, (entry.path,))
+    return Cell(f"{Path(image).stem}: {caption}", (Path(image), entry.path))
