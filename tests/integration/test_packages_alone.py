@@ -25,7 +25,7 @@ def test_package_alone(name, extras, lent, absent, fresh_environment, package_co
     fresh_environment.lend("pytest", "hypothesis", *lent)
     fresh_environment.pip_install(f"{package}{extras}")
 
-    packages = ("dit", "connector", "vlm", "data", "evals", "train")
+    packages = ("dit", "connector", "vlm", "unified", "data", "evals", "train", "apps")
     siblings = {f"unipic2-{other}" for other in packages if other != name}
     installed = fresh_environment.installed()
     assert f"unipic2-{name}" in installed
