@@ -40,7 +40,7 @@ def test_keys(guarded):
         {},
         bearer("fir"),
         bearer("first2"),
-        bearer(""),
+        {"Authorization": "Bearer"},
         {"Authorization": "first"},
         {"Authorization": "Basic first"},
     ):
@@ -55,10 +55,10 @@ def test_keys(guarded):
 
 def test_rates_are_of_a_key(guarded):
     http = guarded.http
-    answers = [http.get("/v1/models", headers=bearer("first")) for _ in range(8)]
-    assert answers[-1].status_code == 429
-    assert answers[-1].json()["error"]["code"] == "rate_limit_exceeded"
-    assert 1 <= int(answers[-1].headers["Retry-After"]) <= 10
+    answers = (http.get("/v1/models", headers=bearer("first")) for _ in range(100))
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+    assert 1 <= int(refused.headers["Retry-After"]) <= 10
     assert http.get("/v1/models", headers=bearer("s\u00e9cond")).status_code == 200
 
 
