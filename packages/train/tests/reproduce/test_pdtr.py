@@ -77,10 +77,10 @@ def test_recipes_parse_and_draw_their_curve(cells, name):
     cell = cells[name]
     config = runner.parse(cli.STAGES[cell.stage], ["--config", yaml.safe_dump(cell.recipe, sort_keys=False)])
     assert config.trainer.num_sanity_val_steps == -1, "a point before the first iteration"
-    assert config.trainer.val_check_interval * 5 == config.trainer.max_steps
+    assert config.trainer.val_check_interval * 4 == config.trainer.max_steps
     assert config.trainer.limit_test_batches == 0
     scorers = [each.init_args for each in config.trainer.callbacks if each.class_path.endswith("ShapesEvaluation")]
-    assert [each.validation_samples for each in scorers] == [100]
+    assert [each.validation_samples for each in scorers] == [80]
     assert set(config.data.tasks) == set(STAGES[cell.arm]) if cell.arm == "mixed" else {"t2i"}
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unipic2_train.reproduce.curves import AXES, SCORES, arm_curve, started_at
 from unipic2_train.reproduce.verdicts import Cells, Compared, arm_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from unipic2_train.reproduce.grid import Grid
@@ -75,7 +75,8 @@ def plot_curves(grid: Grid, cells: Cells, file: Path) -> None:
             for number, arm in enumerate(shown):
                 curve = arm_curve(cells, arm)
                 assert curve is not None
-                before, along = started_at(grid, cells, arm)[axis], {**curve}[axis]
+                done: Mapping[str, Any] = curve
+                before, along = started_at(grid, cells, arm)[axis], done[axis]
                 color = colormaps["tab10"](number % 10)
                 across = [(before + value) / unit for value in along]
                 style = "--" if before else "-"

@@ -20,9 +20,9 @@ __all__ = ["EVALUATIONS", "digest", "guidance_of", "reinforce", "score_guided", 
 
 STARTS = {"tiny": ("pretrain/demo", 700), "debug": ("pretrain/debug", 6)}
 """Recipe and steps of the start, by preset: as the demo's model, but trained for less long."""
-EVALUATIONS = 5
+EVALUATIONS = 4
 """Points of a curve beside the first."""
-VALIDATION = {"tiny": 100, "debug": 4}
+VALIDATION = {"tiny": 80, "debug": 4}
 """Samples of each kind for a point."""
 SECOND = 1000
 """Added to the seed of a second stage, which would otherwise see the first one's rows and noise again."""
