@@ -99,7 +99,8 @@ def test_two_processes_train_as_one(workshop, model, aligned, joint):
 
 def test_the_unified_model_is_a_policy_for_reinforcement(workshop, joint):
     words = ("--model.kontext.checkpoint", joint / "export", "--model.kontext.vlm", "home:debug/vlm", *QUIET)
-    words = (*words, "--trainer.max_steps", 2, "--trainer.limit_val_batches", 0)
+    proofs = ("--trainer.callbacks+", "unipic2_train.callbacks.frozen.FrozenProofs")
+    words = (*words, "--trainer.max_steps", 2, "--trainer.limit_val_batches", 0, *proofs)
     reinforced = run(workshop, "edit-rl", "reinforced", *words)
     assert same(weights(joint / "export", "conditioner"), weights(reinforced / "export", "conditioner"))
     assert not same(weights(joint / "export"), weights(reinforced / "export"))

@@ -104,6 +104,11 @@ class Kontext(nn.Module):
         """Return one picture per row, uint8 (B, H, W, 3)."""
         return generate(self.transformer, self.frozen, batch, self.config.sampling)
 
+    def untrained(self) -> dict[str, nn.Module]:
+        """Return what has to be the same after training behind a VLM, beside the VLM and what the adapter adapts."""
+        assert isinstance(self.frozen, MetaQueryParts)
+        return {"vae": self.frozen.vae, "conditioner": self.frozen.metaquery.conditioner}
+
     def export(self, folder: Path, facts: dict[str, Any], *, write: bool) -> None:
         """Write the model, or its adapter, as it is now. Every rank calls this; the one with ``write`` writes."""
         values = export.trained_values(self.transformer)

@@ -43,3 +43,9 @@ def test_a_resumed_run_needs_its_own_vlm(stage):
         resumed.on_train_end(TRAINER, stage)
     with pytest.raises(ValueError, match="another VLM"):
         resumed.on_train_start(TRAINER, stage)
+
+
+def test_a_run_without_a_vlm():
+    stage = SimpleNamespace(kontext=SimpleNamespace(frozen=SimpleNamespace()))
+    with pytest.raises(ValueError, match="leave the callback out"):
+        FrozenProofs().on_train_start(TRAINER, stage)

@@ -14,8 +14,6 @@ from unipic2_vlm.frozen import NotFrozenError
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
-    from unipic2_train.metaquery import MetaQuery
-
 __all__ = ["FrozenProofs"]
 
 
@@ -32,15 +30,15 @@ class FrozenProofs(Callback):
         """Take the proofs.
 
         Raises:
-            ValueError: The resumed run began with another VLM.
+            ValueError: There is no VLM, or the resumed run began with another one.
         """
-        metaquery: MetaQuery = pl_module.metaquery
-        self._vlm = FrozenProof.of(metaquery.frozen.encoder.backbone)
-        self._hashes = {name: weights_hash(part) for name, part in metaquery.untrained().items()}
+        system = _system(pl_module)
+        self._vlm = FrozenProof.of(system.frozen.encoder.backbone)
+        self._hashes = {name: weights_hash(part) for name, part in system.untrained().items()}
         began_with = self._began_with or self._vlm.digest
         if began_with != self._vlm.digest:
             msg = (
-                f"the checkpoint was trained with another VLM ({began_with[:12]}) than model.metaquery.vlm now names "
+                f"the checkpoint was trained with another VLM ({began_with[:12]}) than the recipe now names "
                 f"({self._vlm.digest[:12]}): resume with the VLM that the run began with"
             )
             raise ValueError(msg)
@@ -54,9 +52,9 @@ class FrozenProofs(Callback):
         Raises:
             NotFrozenError: Something that is frozen has changed.
         """
-        metaquery: MetaQuery = pl_module.metaquery
-        self._vlm.verify(metaquery.frozen.encoder.backbone)
-        now = {name: weights_hash(part) for name, part in metaquery.untrained().items()}
+        system = _system(pl_module)
+        self._vlm.verify(system.frozen.encoder.backbone)
+        now = {name: weights_hash(part) for name, part in system.untrained().items()}
         changed = [name for name, value in self._hashes.items() if now.get(name) != value]
         if changed:
             msg = f"frozen weights have changed in training: {', '.join(changed)}"
@@ -70,3 +68,12 @@ class FrozenProofs(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take which VLM the run began with."""
         self._began_with = state_dict["vlm"]
+
+
+def _system(pl_module: Any) -> Any:
+    """Return what the stage trains: a ``MetaQuery``, or a ``Kontext`` behind a VLM."""
+    system = getattr(pl_module, "metaquery", None) or pl_module.kontext
+    if not hasattr(system.frozen, "encoder"):
+        msg = "FrozenProofs is about a VLM, and this run has text encoders: leave the callback out"
+        raise ValueError(msg)
+    return system
