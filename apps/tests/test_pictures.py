@@ -1,7 +1,12 @@
 import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from unipic2_apps import making
@@ -156,6 +161,65 @@ def test_replay_says_what_differs(run, tmp_path, picture):
     code, _, err = run("replay", "a.png", checkpoint=None)
     assert code == 2
     assert "is not the picture that was edited: name that with --image" in err
+
+
+def test_a_metaquery_checkpoint_does_the_same(run, metaquery_folder, tmp_path, picture):
+    picture(3).save(tmp_path / "in.png")
+    few = ["--steps", 1, "--size", 16]
+    assert run("generate", "a circle", "a square", *few, "--out", "x", checkpoint=metaquery_folder)[0] == 0
+    assert run("edit", "in.png", "make it red", *few, "--out", "x/edit.png", checkpoint=metaquery_folder)[0] == 0
+    made = pngs(tmp_path / "x")
+    assert len(made) == 3
+    for file in made:
+        assert run("replay", file, checkpoint=None)[1].endswith("the same picture, bit for bit\n")
+
+
+def test_adapters_add_up_and_are_replayed(run, tmp_path, kontext_folder):
+    from peft import LoraConfig, get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    from unipic2_dit.checkpoint import load_transformer
+
+    torch.manual_seed(0)
+    transformer = load_transformer(kontext_folder)
+    config = LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_v"], init_lora_weights=False)
+    transformer.add_adapter(config)
+    adapter = {f"transformer.{name}": value for name, value in get_peft_model_state_dict(transformer).items()}
+    (tmp_path / "style").mkdir()
+    save_file(adapter, tmp_path / "style" / "pytorch_lora_weights.safetensors")
+    words = ["generate", "a circle", "--steps", 1, "--size", 16, "--out"]
+    for out, more in {"none": [], "one": ["--lora", "style"], "more": ["--lora", "style", "--lora=style:0.5"]}.items():
+        assert run(*words, f"{out}.png", *more)[0] == 0
+    assert not same(tmp_path / "none.png", tmp_path / "one.png")
+    assert not same(tmp_path / "one.png", tmp_path / "more.png")
+    facts = json.loads((tmp_path / "more.json").read_text())
+    assert facts["model"]["lora"] == [f"{tmp_path / 'style'}:1.0", f"{tmp_path / 'style'}:0.5"]
+    assert "made with another model lora weights" in run(*words, "more.png", "--lora", "style", "--lora=style:2")[2]
+    assert run("replay", "more.png", checkpoint=None)[1].endswith("the same picture, bit for bit\n")
+
+
+@pytest.mark.slow
+def test_processes_interrupted_and_replayed(kontext_folder, tmp_path):
+    command = [str(Path(sys.executable).parent / "unipic2")]
+    words = ["generate", "a", "b", "c", "--checkpoint", kontext_folder, "--batch-size", "1"]
+    options = {
+        "cwd": tmp_path,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        # Started in the background, the tests may ignore Ctrl-C, and so would their children: a terminal's do not.
+        "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    }
+    process = subprocess.Popen([*command, *words, "--steps", "400"], **options)
+    first = process.stdout.readline().strip()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (130, "error: interrupted\n")
+    assert [str(path.relative_to(tmp_path)) for path in pngs(tmp_path)] == [first]
+    assert not list((tmp_path / "pictures").glob(".*"))
+    done = subprocess.run([*command, "replay", first], check=False, timeout=240, **options)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("the same picture, bit for bit\n")
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ class Progress:
 
     def __init__(self, total: int) -> None:
         # Only a terminal gets one.
-        self.bar = tqdm(total=total, disable=None, bar_format=BAR, unit=" pictures", leave=total > 1)
+        self.bar = tqdm(total=total, disable=None, bar_format=BAR, unit="picture", leave=total > 1)
         self._made, self._of_batch, self._weight = 0, 0, 1.0
 
     @contextmanager
