@@ -4,10 +4,11 @@ import os
 import sqlite3
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from unipic2_train.tracking import Run, RunError, Tracker, find_checkpoint
+from unipic2_train.tracking import Run, RunError, Tracker, find_checkpoint, parent_of
 
 pytestmark = pytest.mark.mlflow
 
@@ -138,3 +139,13 @@ def test_two_runs_may_start_at_once_in_a_new_folder(clean):
         assert process.returncode == 0, err[-2000:]
     with sqlite3.connect(clean / "runs" / "mlflow.db") as connection:
         assert connection.execute("select count(*) from runs").fetchone() == (2,)
+
+
+def test_what_a_stage_starts_from():
+    """The lineage of a joint run has two parents."""
+    config = SimpleNamespace(checkpoint="kontext", conditioner="connector")
+    assert parent_of(SimpleNamespace(metaquery_config=config)) == "kontext, connector"
+    config.conditioner = None
+    assert parent_of(SimpleNamespace(metaquery_config=config)) == "kontext"
+    assert parent_of(SimpleNamespace(kontext_config=SimpleNamespace(checkpoint="base"))) == "base"
+    assert parent_of(SimpleNamespace()) is None

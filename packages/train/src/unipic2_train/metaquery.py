@@ -37,6 +37,7 @@ from unipic2_vlm import QueryEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Self
 
     from torch.distributed.device_mesh import DeviceMesh
 
@@ -93,6 +94,11 @@ class MetaQueryParts(FrozenPictures):
         multiple = spatial_factor(self.vae) * int(checkpoint.read_config(self.folder, "transformer")["patch_size"])
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         self.encoder = QueryEncoder.from_pretrained(vlm, multiple, dtype=dtype, device=device)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move VAE and VLM, in place."""
+        self.encoder.backbone.to(device)
+        return super().to(device)
 
     def read_by(self, conditioner: StableDiffusion3Conditioner) -> None:
         """Take the queries and the connector; gradients reach them if they are trained.
