@@ -11,8 +11,8 @@ __all__ = ["GRIDS", "reproduce"]
 
 GRIDS = {
     "pretrain": ("unipic2_train.reproduce.pretrain:pretrain", 400),
-    "pdtr": ("unipic2_train.reproduce.pdtr:pdtr", 80),
-    "rl-presets": ("unipic2_train.reproduce.rl_presets:rl_presets", 80),
+    "pdtr": ("unipic2_train.reproduce.pdtr:pdtr", 40),
+    "rl-presets": ("unipic2_train.reproduce.rl_presets:rl_presets", 40),
 }
 """What can be reproduced: functions of preset, seeds, steps and samples that return a `Grid`, and their usual steps."""
 
@@ -38,7 +38,7 @@ def reproduce(
             reinforcement in stages, its order, and mixed) or rl-presets (the report's settings, faster ones, NFT).
         preset: Preset of the recipes: tiny, or debug to try the machinery in seconds.
         seeds: Number of seeds.
-        steps: Optimiser steps of a single-task run (pretrain: 400), or iterations of a stage (80); what the other arms
+        steps: Optimiser steps of a single-task run (pretrain: 400), or iterations of a stage (40); what the other arms
             take is said on the page.
         samples: Test samples of each task that a finished run is scored on.
         arms: Only these arms, and the claims that they settle; for example [joint,t2i,edit].
