@@ -74,6 +74,12 @@ STAGES = {
         "t2i-rl/tiny",
         "unipic2_train.rl.data:RolloutData",
     ),
+    "edit-reward": Entry(
+        "teach a vision-language model what a judge says of edits: a reward for edit-rl",
+        "unipic2_train.stages.edit_reward:EditRewardStage",
+        "edit-reward/tiny",
+        "unipic2_train.edit_reward.data:ScoredEdits",
+    ),
 }
 WORKFLOWS = {
     "foundation": Entry(
@@ -200,6 +206,7 @@ def _main(arguments: list[str]) -> None:
               "  export   write a model folder from a training checkpoint\n"
               "  sample   make a benchmark's pictures in its official layout\n"
               "  reproduce   settle a claim of the report by a grid of runs over seeds\n"
+              "  label-edits   sample edits and have a judge score them, for stage edit-reward\n"
               "  reward-server   serve a reward over HTTP, for runs on other machines")  # fmt: skip
         return
     if arguments[0] == "run":
@@ -218,13 +225,18 @@ def _main(arguments: list[str]) -> None:
         from unipic2_train.verbs import call
 
         call(reproduce, "reproduce", arguments[1:], positional=True)
+    elif arguments[0] == "label-edits":
+        from unipic2_train.edit_reward.command import label_edits, spelled_out
+        from unipic2_train.verbs import call
+
+        call(label_edits, "label-edits", spelled_out(arguments[1:]))
     elif arguments[0] == "reward-server":
         from unipic2_train.rewards.command import reward_server, spelled_out
         from unipic2_train.verbs import call
 
         call(reward_server, "reward-server", spelled_out(arguments[1:]))
     else:
-        msg = f"unknown verb {arguments[0]!r}; known: run, export, sample, reproduce, reward-server"
+        msg = f"unknown verb {arguments[0]!r}; known: run, export, sample, reproduce, label-edits, reward-server"
         raise UsageError(msg)
 
 

@@ -8,6 +8,7 @@ SHORT_NAMES = {
         "aesthetic": "aesthetic.AestheticReward",
         "brightness": "brightness.BrightnessReward",
         "clip": "clip.ClipReward",
+        "edit-reward": "edit_reward.EditReward",
         "geneval": "geneval.GenEvalReward",
         "ocr": "ocr.OcrReward",
         "pickscore": "pickscore.PickScoreReward",
