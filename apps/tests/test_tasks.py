@@ -114,5 +114,11 @@ def test_images_that_can_not_be_read(tmp_path, picture):
 def test_facts_round_trip():
     task = Task("a", image="b.png", image_sha256="0" * 64, size="16", steps=2, guidance=1.5, seed=3, name="x")
     assert Task.from_facts(task.facts()) == task
-    with pytest.raises(UsageError, match="not those of this version"):
-        Task.from_facts({"prompt": "a", "colour": 3})
+    for wrong in ({"prompt": "a"}, task.facts() | {"colour": 3}, task.facts() | {"steps": "2"}):
+        with pytest.raises(UsageError, match="not those of a picture of this version"):
+            Task.from_facts(wrong)
+
+
+def test_words_that_are_no_text():
+    with pytest.raises(UsageError, match="not valid UTF-8"):
+        tasks.prompts(["a \udcff"], None, PictureOptions())

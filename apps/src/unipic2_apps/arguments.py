@@ -14,12 +14,14 @@ from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
-from typing import Any, NoReturn, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, NoReturn, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-from unipic2_apps.cli import Command
 from unipic2_apps.errors import UsageError
+
+if TYPE_CHECKING:
+    from unipic2_apps.cli import Command
 
 __all__ = ["call"]
 

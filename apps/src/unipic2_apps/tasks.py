@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -30,6 +31,18 @@ KEYS: dict[str, tuple[type, ...]] = {
     "guidance": (int, float),
     "seed": (int,),
     "name": (str,),
+}
+# What is written down of a task.
+FACTS: dict[str, Any] = {
+    "prompt": str,
+    "image": str | None,
+    "image_sha256": str | None,
+    "negative_prompt": str,
+    "size": str | None,
+    "steps": int,
+    "guidance": float | int,
+    "seed": int,
+    "original_size": bool,
 }
 
 
@@ -69,11 +82,11 @@ class Task:
         Raises:
             UsageError: If these are not the facts of one.
         """
-        try:
-            return cls(**facts)
-        except TypeError as error:
-            msg = f"the parameters {sorted(facts)} are not those of this version of unipic2 ({error})."
-            raise UsageError(msg) from error
+        wrong = [key for key, value in facts.items() if not isinstance(value, FACTS.get(key, ()))]
+        if wrong or FACTS.keys() - facts.keys():
+            msg = f"the parameters {facts} are not those of a picture of this version of unipic2."
+            raise UsageError(msg)
+        return cls(**facts)
 
 
 def prompts(words: Sequence[str], file: Path | None, options: PictureOptions) -> list[Task]:
@@ -221,6 +234,9 @@ def _tasks(row: dict[str, Any], options: PictureOptions) -> Iterator[Task]:
     """Yield the pictures of a row; what it does not say is as the options say."""
     if not row["prompt"].strip():
         msg = "the prompt is empty: say what the picture should show, or how to edit it."
+        raise UsageError(msg)
+    if not row["prompt"].isprintable() and re.search("[\ud800-\udfff]", row["prompt"]):
+        msg = f"the prompt {row['prompt']!r} is not valid UTF-8."
         raise UsageError(msg)
     size = row.get("size", options.size)
     task = Task(
