@@ -55,13 +55,13 @@ class WholeBatches(Scheduler[int]):
 @contextlib.contextmanager
 def server(checkpoint: str, *options: str) -> Iterator[str]:
     """Run ``unipic2 serve`` and yield its address."""
-    command = [sys.executable, "-m", "unipic2_apps.cli", "serve", "--checkpoint", checkpoint, "--port", "0", *options]
+    command = [sys.executable, "-m", "unipic2_apps", "serve", "--checkpoint", checkpoint, "--port", "0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None  # it is piped
         seen = ""
         for line in process.stderr:
             seen += line
-            if "Uvicorn running" in line:
+            if line.startswith("serving"):
                 break
         found = re.search(r"at (http://\S+),", seen)
         if found is None:

@@ -99,11 +99,11 @@ def test_a_full_queue_says_when_to_come_back(kontext, in_thread):
 
 def test_an_engine_that_dies_is_started_again_and_its_tasks_are_tried_once_more(kontext, in_thread):
     async def work(pool):
-        ticket = pool.submit(Make("x", (1, 2), steps=100, size=(16, 16), previews=3))
+        ticket = pool.submit(Make("x", (1, 2), steps=40, size=(16, 16), previews=3))
         events = [await ticket.next()]
         await kill(pool)
         events += await all_of(ticket)
-        doomed = pool.submit(Make("x", (1,), steps=100_000, size=(16, 16)))
+        doomed = pool.submit(Make("x", (1,), steps=5_000, size=(16, 16)))
         for _ in range(2):
             while not (pool.ready and doomed.sent):
                 await asyncio.sleep(0.01)
@@ -131,6 +131,18 @@ def test_stopping_lets_what_runs_finish(kontext, in_thread):
         return await all_of(ticket)
 
     assert [type(event) for event in asyncio.run(main())] == [Picture]
+
+
+def test_stopping_waits_no_longer_than_it_may(kontext, in_thread):
+    async def main():
+        pool = Pool([in_thread(kontext)], max_queue=4)
+        await pool.start()
+        ticket = pool.submit(Make("x", (1,), steps=5_000, size=(16, 16)))
+        await pool.stop(grace=0.05)
+        await pool.stop(grace=0.05)  # a second time is no harm
+        return await all_of(ticket)
+
+    assert asyncio.run(main()) == [Refused("engine", "The server was shut down.")]
 
 
 def test_a_model_that_can_not_be_loaded_is_said_at_once():

@@ -67,23 +67,26 @@ def test_kill_9_in_the_middle_of_a_request(served):
 
 
 def test_the_command_serves_and_finishes_what_runs(kontext_folder):
-    command = [sys.executable, "-m", "unipic2_apps.cli", "serve", "--checkpoint", str(kontext_folder), "--port", "0"]
+    command = [sys.executable, "-m", "unipic2_apps", "serve", "--checkpoint", str(kontext_folder), "--port", "0"]
+    command += ["--grace", "300"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         lines = []
         for line in process.stderr:
             lines.append(line)
-            if "Uvicorn running" in line:
+            if "serving" in line:
                 break
-        url = re.search(r"tiny-kontext \(kontext: edit, generate\) at (http://127.0.0.1:\d+)", "".join(lines))[1]
+        url = re.search(r"serving tiny-kontext \(kontext: edit, generate\) at (http://127.0.0.1:\d+)", "".join(lines))[
+            1
+        ]
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
         answers = []
-        body = {"num_inference_steps": 50}
+        body = {"num_inference_steps": 20}
         asking = threading.Thread(target=lambda: answers.append(client.images.generate(prompt="x", extra_body=body)))
         asking.start()
         while client._client.get(f"{url}/health").json()["queue"] == 0 and not answers:
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
-        asking.join(120)
+        asking.join(300)
         assert len(answers) == 1
         process.stderr.read()
-        process.wait(60)
+        process.wait(300)

@@ -202,7 +202,7 @@ class Pool:
         return ticket
 
     async def stop(self, *, grace: float = 30.0) -> None:
-        """Take no more tasks, let the engines finish what runs, and end them.
+        """Take no more tasks, let the engines finish what waits or runs, and end them; once or more often.
 
         Args:
             grace: Seconds that they have for it.

@@ -8,7 +8,7 @@ import asyncio
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unipic2_apps.errors import UsageError
 from unipic2_apps.options import ModelOptions
@@ -53,14 +53,27 @@ async def _serve(
         await loading
     except NoEngineError as error:
         raise UsageError(str(error)) from error
-    config = uvicorn.Config(app, log_level="info", server_header=False, timeout_graceful_shutdown=server.grace)
-    host, port = listening.getsockname()[:2]
+    config = uvicorn.Config(app, log_level="info", server_header=False)
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            _announce(app.state.service.name, pool.facts, *listening.getsockname()[:2])
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            # At once, so that whoever waits longer than the grace is told, before connections are closed.
+            stopping = asyncio.create_task(pool.stop(grace=server.grace))
+            await super().shutdown(sockets)
+            await stopping
+
+    await Server(config).serve(sockets=[listening])
+
+
+def _announce(name: str, facts: dict[str, Any], host: str, port: int) -> None:
     shown = f"[{host}]" if ":" in host else host
-    can = ", ".join(pool.facts["can"])
-    weights = ", ".join(f"{name} {size / 1e9:.3g} GB" for name, size in pool.facts["bytes"].items())
-    _say(f"each engine's weights in {pool.facts['dtype']}: {weights}")
-    _say(f"{app.state.service.name} ({pool.facts['variant']}: {can}) at http://{shown}:{port}, described at /docs")
-    await uvicorn.Server(config).serve(sockets=[listening])
+    weights = ", ".join(f"{part} {size / 1e9:.3g} GB" for part, size in facts["bytes"].items())
+    _say(f"weights of each engine, in {facts['dtype']}: {weights}")
+    _say(f"serving {name} ({facts['variant']}: {', '.join(facts['can'])}) at http://{shown}:{port}, described at /docs")
 
 
 def _pool(model: ModelOptions, server: ServerOptions) -> "Pool":
