@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from unipic2_dit.checkpoint import CheckpointError
+from unipic2_train.encoding import weights_hash
 from unipic2_train.system import AdapterConfig, FrozenParts, build_transformer, initial_value
 
 
@@ -45,6 +46,14 @@ def test_a_fingerprint_sees_every_weight(foundation):
     with torch.no_grad():
         next(two.text.text_encoder_3.parameters()).view(-1)[0] += 1e-3
     assert one.fingerprint() != two.fingerprint()
+
+
+def test_a_hash_does_not_depend_on_the_memory_format():
+    """The small autoencoders have 1x1 convolutions, and are kept in channels_last."""
+    torch.manual_seed(0)
+    convolution = torch.nn.Conv2d(4, 8, 1)
+    before = weights_hash(convolution)
+    assert weights_hash(convolution.to(memory_format=torch.channels_last)) == before
 
 
 def test_scratch_depends_on_the_seed_alone(foundation):

@@ -103,7 +103,8 @@ def weights_hash(*modules: nn.Module) -> str:
         for name, value in module.state_dict().items():
             digest.update(name.encode())
             local = value.to_local() if isinstance(value, DTensor) else value
-            digest.update(local.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            # reshape: a 1x1 convolution in channels_last is contiguous, yet its last stride is not 1.
+            digest.update(local.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
