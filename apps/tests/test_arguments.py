@@ -101,7 +101,13 @@ def test_help_shows_options_as_people_type_them(capsys):
     assert call(verb, "verb", COMMAND, ["a.png", "--help"]) == 0
     shown = capsys.readouterr().out
     assert 'usage: unipic2 verb IMAGE "INSTRUCTION" ... [options]' in shown
-    assert "IMAGE  A picture, or a folder." in shown
-    for text in ("--negative-prompt", "--num-images", "--lora LORA", "--tiling\n", "  unipic2 verb a.png"):
+    assert "IMAGE        A picture, or a folder." in shown
+    for text in (
+        "--negative-prompt",
+        "-n, --num-images NUM_IMAGES",
+        "--lora LORA",
+        "--tiling\n",
+        "  unipic2 verb a.png",
+    ):
         assert text in shown
     assert not CALLS

@@ -69,11 +69,13 @@ class _Parser(ArgumentParser):
     """Says what is wrong in one line instead of a page of usage, and shows options as people type them."""
 
     def format_help(self, *formatter: Any) -> str:
-        """Return the help, with hyphens, switches without values, and options that are repeated."""
+        """Return the help, with hyphens, short names, switches without values, and options that are repeated."""
         text = str(super().format_help(*formatter)).replace(" {true,false}", "")
         text = re.sub(
             r"--(\w+) \[ITEM,\.\.\.\], --\w+\+ \[ITEM,\.\.\.\]", lambda found: f"--{found[1]} {found[1].upper()}", text
         )
+        for short, key in SHORT.items():
+            text = text.replace(f"\n  --{key} ", f"\n  {short}, --{key} ")
         return re.sub(r"(?<![\w-])--\w+", lambda it: it[0].replace("_", "-"), text)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002 - jsonargparse's signature
@@ -85,7 +87,8 @@ def _parser(
 ) -> _Parser:
     document = inspect.cleandoc(verb.__doc__ or "")
     prose, _, arguments = document.partition("Args:\n")
-    described = [f"  {key.upper()}  {_description(arguments, key)}" for key in positional]
+    width = max(map(len, positional), default=0)
+    described = [f"  {key.upper():<{width}}  {_description(arguments, key)}" for key in positional]
     examples = "examples:\n" + "\n".join(f"  {line}" for line in command.examples)
     parser: Any = _Parser(
         prog=f"unipic2 {name}",

@@ -53,7 +53,7 @@ class PictureOptions:
         steps: Denoising steps.
         guidance: Scale of classifier-free guidance; 1 turns it off.
         seed: Picture k of each prompt is made from seed + k, so that it can be made again alone.
-        num_images: Pictures of each prompt (-n).
+        num_images: Pictures of each prompt.
     """
 
     size: str | None = None
@@ -69,7 +69,7 @@ class OutputOptions:
     """What is written.
 
     Args:
-        out: Folder, or a name that ends in .png; several pictures of one name are numbered (-o).
+        out: Folder, or a name that ends in .png; several pictures of one name are numbered.
         batch_size: Pictures that are made together.
         sheet: Write a contact sheet of all pictures, OUT_sheet.png.
         overwrite: Make again what is there already, and replace it.

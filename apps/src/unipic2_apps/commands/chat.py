@@ -39,7 +39,7 @@ def chat(
 
     Args:
         image: A picture to begin with.
-        out: Folder for the pictures (-o).
+        out: Folder for the pictures.
         pictures: How they are made.
         answers: How answers are chosen.
         model: Who one talks with.
