@@ -15,6 +15,9 @@ def test_accuracy_counts_untied_pairs_within_groups_and_half_of_equal_prediction
     row = score.row()
     assert (row["groups"], row["edits"], row["pairs"]) == (3, 8, 4)
     assert row["low"] <= row["accuracy"] <= row["high"]
+    score.predicted, score.scores = torch.cat(score.predicted), torch.cat(score.scores)  # as after synchronising
+    assert RankingScore.row(score) == row
+    assert RankingScore.compute(score)["accuracy"] == pytest.approx(2.5 / 4)
 
 
 def test_the_interval_draws_groups_not_pairs():

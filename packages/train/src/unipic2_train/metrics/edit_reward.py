@@ -48,7 +48,7 @@ class RankingScore(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """Return ``accuracy``, ``spearman`` over all edits, and ``error``, the root mean square; without pairs less."""
-        if not self.predicted:
+        if not len(self.predicted):  # a list, or what all ranks have as one tensor
             return {}
         predicted, scores = dim_zero_cat(self.predicted), dim_zero_cat(self.scores)
         known = scores.isfinite()
