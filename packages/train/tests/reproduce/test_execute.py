@@ -66,6 +66,19 @@ def test_a_cell_without_a_stage_is_its_parent_s_model_under_other_settings(tmp_p
     assert yaml.safe_load((run / "config.yaml").read_text()) == {"model": {"sampling": {"steps": 2, "guidance": 2.0}}}
 
 
+def test_a_cell_may_be_a_model_that_is_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNIPIC2_HOME", str(tmp_path / "home"))
+    cell = Cell("ready", 0, None, {"model": {"sampling": {"steps": 2}}}, model="home:tiny/connector")
+    run = tmp_path / "runs" / cell.name
+    with pytest.raises(ValueError, match=r"home:tiny/connector does not exist yet .*`lightning run connector`"):
+        execute.train_cell(cell, run, None)
+    (tmp_path / "home" / "tiny" / "connector").mkdir(parents=True)
+    (tmp_path / "home" / "tiny" / "connector" / "model").write_text("weights")
+    assert execute.train_cell(cell, run, None) == 0.0
+    assert (run / "export" / "model").read_text() == "weights"
+    assert yaml.safe_load((run / "config.yaml").read_text()) == cell.recipe
+
+
 def test_a_cell_that_another_process_holds_is_passed_over_and_waited_for(small_grid, train, tmp_path):
     (tmp_path / "cells").mkdir()
     held = FileLock(tmp_path / "cells" / ".base-seed0.lock")

@@ -64,7 +64,7 @@ def test_grids_that_contradict_themselves_are_refused():
     assert grid_of([parent, child]).seeds == [0]
     with pytest.raises(ValueError, match="b goes on from a: name both"):
         grid_of([parent, child]).only(["b"])
-    with pytest.raises(ValueError, match="a-seed0 of grid g has neither a stage to run nor a parent to score"):
+    with pytest.raises(ValueError, match="a-seed0 of grid g has neither a stage to run nor a model to score"):
         grid_of([Cell("a", 0, None, {})])
     for cells in ([child, parent], [parent, parent], [Cell("c", 0, "pretrain", {})]):
         with pytest.raises(ValueError, match=r"cell .* of grid g"):

@@ -1,10 +1,13 @@
-"""Scoring a finished run: every test sample judged, the same for all cells, adapters with what they adapt."""
+"""Scoring a finished run: every test sample judged, the same for all cells, adapters with what they adapt, and VLMs."""
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from unipic2_train import export
+from unipic2_train.conditioner import ConnectorConfig
+from unipic2_train.metaquery import MetaQuery, MetaQueryConfig
 from unipic2_train.reproduce.scoring import JUDGED, MEASURES, score_kontext
 from unipic2_train.system import AdapterConfig, build_transformer
 
@@ -55,3 +58,19 @@ def test_an_adapter_is_scored_on_what_it_adapts(run, tmp_path):
     for one, other in zip(pictures, others, strict=True):
         for first, second in zip(one.pictures, other.pictures, strict=True):
             assert np.abs(first.astype(int) - second.astype(int)).max() <= 1
+
+
+def test_a_model_behind_a_vlm_is_scored_with_and_without_its_prompts(run, small_vlm, tmp_path):
+    vlm, folder = str(small_vlm.start), tmp_path / "read"
+    config = MetaQueryConfig(str(run / "export"), vlm, connector=ConnectorConfig(4, 16, 32, 1, 2))
+    MetaQuery(config, "both", "both", torch.device("cpu")).export(folder / "export", {}, write=True)
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    settings["model"] = {"metaquery": {"vlm": vlm, "sampling": {"steps": 2, "guidance": 1.0, "seed": 0}}}
+    shown = []
+    for empty in (False, True):
+        (folder / "config.yaml").write_text(yaml.safe_dump(settings | {"empty_prompts": empty}))
+        scores, pictures = score_kontext(folder, samples=6)
+        assert set(scores) == set(MEASURES)
+        assert all(scores["t2i/exact"]["prompts"]), "samples are named by their own prompts"
+        shown.append(np.stack([cell.pictures[-1] for cell in pictures if len(cell.pictures) == 1]))
+    assert (shown[0] != shown[1]).any()

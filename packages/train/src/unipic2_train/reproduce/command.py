@@ -12,6 +12,7 @@ __all__ = ["GRIDS", "reproduce"]
 GRIDS = {
     "pretrain": ("unipic2_train.reproduce.pretrain:pretrain", 400),
     "pdtr": ("unipic2_train.reproduce.pdtr:pdtr", 40),
+    "metaquery": ("unipic2_train.reproduce.metaquery:metaquery", 300),
     "rl-presets": ("unipic2_train.reproduce.rl_presets:rl_presets", 40),
 }
 """What can be reproduced: functions of preset, seeds, steps and samples that return a `Grid`, and their usual steps."""
@@ -34,12 +35,13 @@ def reproduce(
     can be added later. Several processes may work on one folder. Fewer than five seeds give a page without verdicts.
 
     Args:
-        name: pretrain (C1: one network for both tasks against two single-task networks), pdtr (C4 and C5:
-            reinforcement in stages, its order, and mixed) or rl-presets (the report's settings, faster ones, NFT).
+        name: pretrain (C1: one network for both tasks against two single-task networks), metaquery (C2 and C3: who
+            sees the reference, and what the joint stage trains), pdtr (C4 and C5: reinforcement in stages, its order,
+            and mixed) or rl-presets (the report's settings, faster ones, NFT).
         preset: Preset of the recipes: tiny, or debug to try the machinery in seconds.
         seeds: Number of seeds.
-        steps: Optimiser steps of a single-task run (pretrain: 400), or iterations of a stage (40); what the other arms
-            take is said on the page.
+        steps: Optimiser steps of a single-task run (pretrain: 400) or joint one (metaquery: 300), or iterations of a
+            stage (40); what the other arms take is said on the page.
         samples: Test samples of each task that a finished run is scored on.
         arms: Only these arms, and the claims that they settle; for example [joint,t2i,edit].
         out: Where runs, cells and page go. Default: runs/reproduce-NAME-PRESET.

@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from unipic2_train import recipes
+from unipic2_train import home, recipes
 from unipic2_train.reproduce.curves import tracking_client
 from unipic2_train.reproduce.grid import Cell, Grid, nested
 
@@ -83,7 +83,6 @@ def train_cell(cell: Cell, run: Path, parent: Path | None) -> float:
     if (run / "export").is_dir():
         return 0.0
     if cell.stage is None:
-        assert parent is not None
         _adopt(cell, run, parent)
         return 0.0
     try:
@@ -182,12 +181,23 @@ def _run_cell(
     _write(_commit_file(out, cell), json.dumps(facts) + "\n")
 
 
-def _adopt(cell: Cell, run: Path, parent: Path) -> None:
-    """Make the folder of a cell that trains nothing: the parent's model, and its configuration with the cell's over."""
+def _adopt(cell: Cell, run: Path, parent: Path | None) -> None:
+    """Make the folder of a cell that trains nothing.
+
+    It has the parent's model, and its configuration with the cell's over; or a finished model and the cell's alone.
+    """
     run.mkdir(parents=True, exist_ok=True)
-    config = yaml.safe_load((parent / "config.yaml").read_text(encoding="utf-8"))
+    config: dict[str, Any] = {}
+    if parent is None:
+        assert cell.model is not None
+        for reference in sorted(set(home.references([cell.recipe, cell.model]))):
+            home.provide(reference)
+        model = home.path(cell.model).resolve()
+    else:
+        config = yaml.safe_load((parent / "config.yaml").read_text(encoding="utf-8"))
+        model = Path("..", parent.name, "export")
     _write(run / "config.yaml", yaml.safe_dump(recipes.merge(config, cell.recipe), sort_keys=False))
-    (run / "export").symlink_to(Path("..", parent.name, "export"))
+    (run / "export").symlink_to(model)
 
 
 def _mlflow(run: Path) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """A declared grid: runs by arm and seed, and what is claimed about the arms.
 
 A cell is one training run. A cell may go on from another one, its parent, which then runs once for all its children. A
-cell without a stage trains nothing: it is its parent's model under other settings.
+cell without a stage trains nothing: it is its parent's model, or one that is there already, under other settings.
 """
 
 from __future__ import annotations
@@ -43,11 +43,13 @@ class Cell:
     Attributes:
         arm: Which arm of the grid it belongs to.
         seed: Its seed; cells of one seed are compared as a pair.
-        stage: The stage that is run; None: the parent's model is scored, with `recipe` over its configuration.
+        stage: The stage that is run; None: the parent's model is scored, with `recipe` over its configuration, or
+            `model` with `recipe` as all its configuration.
         recipe: Its whole configuration.
         parent: Arm whose cell of this seed it goes on from, or None.
         parent_key: Key of the recipe that takes the parent's model.
         parent_folder: Where that lies in the parent's run.
+        model: Without stage and parent: folder or ``home:`` reference of a finished model.
     """
 
     arm: str
@@ -57,6 +59,7 @@ class Cell:
     parent: str | None = None
     parent_key: str = "model.kontext.checkpoint"
     parent_folder: str = "export"
+    model: str | None = None
 
     @property
     def name(self) -> str:
@@ -134,8 +137,8 @@ class Grid:
             if cell.arm not in self.arms or cell.name in seen or (cell.parent is not None and parent not in seen):
                 msg = f"cell {cell.name} of grid {self.name}: an unknown arm, a second one, or before its parent"
                 raise ValueError(msg)
-            if cell.stage is None and cell.parent is None:
-                msg = f"cell {cell.name} of grid {self.name} has neither a stage to run nor a parent to score"
+            if cell.stage is None and cell.parent is None and cell.model is None:
+                msg = f"cell {cell.name} of grid {self.name} has neither a stage to run nor a model to score"
                 raise ValueError(msg)
             seen.add(cell.name)
         for claim in self.claims:
