@@ -11,6 +11,7 @@ A frozen VLM keeps its own folder: it is named, and told by the hash of its weig
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import asdict, dataclass
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["HEAD", "EditRewardRecord", "load_edit_reward", "save_edit_reward", "vlm_hash"]
+__all__ = ["EditRewardRecord", "load_edit_reward", "reward_hash", "save_edit_reward", "vlm_hash"]
 
 FORMAT = 1
 RECORD, HEAD, VLM = "edit_reward.json", "head.safetensors", "vlm"
@@ -126,6 +127,12 @@ def load_edit_reward(
 def vlm_hash(folder: Path) -> str:
     """Return the hash over the weights of a VLM's folder."""
     return weights_hash(sorted(folder.glob("*.safetensors")))
+
+
+def reward_hash(folder: Path, record: EditRewardRecord) -> str:
+    """Return 12 digits that change with anything that a score depends on."""
+    parts = [weights_hash([folder / HEAD]), record.vlm_hash, record.question, repr(record.mean), repr(record.std)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
 def _read_record(folder: Path) -> EditRewardRecord:

@@ -38,12 +38,11 @@ class EditReward(Reward):
         self.folder, self.device, self.batch = folder, device, batch
 
     def prepare(self) -> JudgeId:
-        """Load it and return which it is: its revision is a hash over head and VLM."""
-        from unipic2_train.edit_reward.folder import HEAD
-        from unipic2_train.rewards.pretrained import weights_hash
+        """Load it and return which it is; its revision is a hash over all that a score depends on."""
+        from unipic2_train.edit_reward.folder import reward_hash
 
         _, _, record = self._loaded
-        return JudgeId("edit-reward", f"{weights_hash([home.path(self.folder) / HEAD])} + {record.vlm_hash}")
+        return JudgeId("edit-reward", reward_hash(home.path(self.folder), record))
 
     def __call__(self, request: RewardRequest) -> Tensor:
         """Return one score a picture, (B,)."""
