@@ -109,7 +109,11 @@ def plot(cells: list[dict[str, Any]], file: Path) -> None:
             axes.plot(*zip(*points, strict=True), color=color, marker="o", markersize=3, alpha=0.7, label=label)
             axes.plot(points[-1][0], cell["metrics"][f"test/{name}/exact"], "*", color=color, markersize=10)
     axes.set(
-        xlabel="optimiser steps", ylabel="exact scenes", ylim=(0, 1), title="validation (dots) and test (stars) by seed"
+        xlabel="optimiser steps",
+        ylabel="exact scenes",
+        xlim=(0, None),
+        ylim=(0, 1),
+        title="validation (dots) and test (stars) by seed",
     )
     axes.grid(visible=True, alpha=0.3)
     axes.legend(loc="lower right")
