@@ -4,7 +4,7 @@ VENV ?= .venv
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
-MANIFESTS := $(wildcard packages/*/pyproject.toml) requirements/constraints.txt requirements/dev.txt
+MANIFESTS := $(wildcard packages/*/pyproject.toml apps/pyproject.toml) requirements/constraints.txt requirements/dev.txt
 # One thread a process: the suite runs one process a core, and threads on top of that slow it down.
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 
@@ -56,4 +56,4 @@ doctor: install ## Say what is wrong with this environment, if anything
 	@$(VENV)/bin/python -m unipic2_train.doctor
 
 clean: ## Remove caches and build leftovers; keeps .venv and runs
-	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist packages/*/build packages/*/src/*.egg-info
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist packages/*/build apps/build packages/*/src/*.egg-info apps/src/*.egg-info
