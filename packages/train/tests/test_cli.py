@@ -54,7 +54,7 @@ def test_help_lists_stages_workflows_and_recipes(capsys):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["run", "pretrian"], "no stage or workflow named 'pretrian'; known: vae, pretrain, finetune"),
+        (["run", "pretrian"], "no stage or workflow named 'pretrian'; known: vae, vlm, pretrain"),
         (["run", "pretrain", "train"], "unknown action 'train' after `run pretrain`; known: fit, validate, test"),
         (["run", "pretrain", "--config"], "--config needs a recipe"),
         (["run", "pretrain", "--config", "--trainer.max_steps"], "no recipe named '--trainer.max_steps'"),
