@@ -16,6 +16,7 @@ from PIL import Image
 
 from unipic2_apps.engine.pool import Pool
 from unipic2_apps.server.app import create_app
+from unipic2_apps.server.command import KEEP_ALIVE
 from unipic2_apps.server.options import LimitOptions, ServerOptions
 from unipic2_apps.server.service import Service
 
@@ -62,7 +63,7 @@ def serving(launches, *, name="tiny", options=None, limits=LIMITS, keys=(), hook
         bound = socket.socket()
         bound.bind(("127.0.0.1", 0))
         running.url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-        running.server = uvicorn.Server(uvicorn.Config(running.app, log_level="warning"))
+        running.server = uvicorn.Server(uvicorn.Config(running.app, log_level="warning", timeout_keep_alive=KEEP_ALIVE))
         await running.server.serve(sockets=[bound])
 
     def run():

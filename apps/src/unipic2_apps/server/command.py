@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
     from unipic2_apps.engine.pool import Pool
 
-__all__ = ["serve"]
+__all__ = ["KEEP_ALIVE", "serve"]
 
 LOCAL = {"127.0.0.1", "::1", "localhost"}
+KEEP_ALIVE = 75
+"""Seconds of an idle connection. Clients let go after 5, as uvicorn would: then a request can meet a closing door."""
 
 
 def serve(*, model: ModelOptions, server: ServerOptions, limits: LimitOptions) -> None:
@@ -53,7 +55,7 @@ async def _serve(
         await loading
     except NoEngineError as error:
         raise UsageError(str(error)) from error
-    config = uvicorn.Config(app, log_level="info", server_header=False)
+    config = uvicorn.Config(app, log_level="info", server_header=False, timeout_keep_alive=KEEP_ALIVE)
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
