@@ -28,6 +28,8 @@ _COMMANDS = {  # what leaves which trained model
     "t2i": "lightning run pretrain --config pretrain/tiny-t2i",
     "connector": "lightning run connector",
     "metaquery": "lightning run joint",
+    "edit-scores": "unipic2-train label-edits --out home:tiny/edit-scores ...",
+    "edit-reward": "lightning run edit-reward",
 }
 
 

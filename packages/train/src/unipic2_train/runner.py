@@ -201,7 +201,7 @@ def _headline(config: Namespace) -> dict[str, Any]:
         "data.path", "data.size", "data.global_batch", "data.tasks", "data.seed", "trainer.max_steps",
         "trainer.precision", "trainer.devices", "model.kontext.checkpoint", "model.kontext.init", "model.kontext.seed",
         "model.metaquery.checkpoint", "model.metaquery.conditioner", "model.metaquery.vlm", "model.metaquery.seed",
-        "model.train", "model.reference",
+        "model.train", "model.reference", "model.edit_reward.vlm", "model.edit_reward.train",
         "model.optimizer.learning_rate", "model.optimizer.warmup_steps", "model.optimizer.weight_decay",
     )  # fmt: skip
     return {key: config.get(key) for key in keys if key in config}

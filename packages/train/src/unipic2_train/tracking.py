@@ -84,7 +84,10 @@ class Run:
 
 
 def parent_of(stage: Any) -> str | None:
-    """Return the checkpoint, and with it the conditioner, that a stage starts from; ``None`` if it starts from none."""
+    """Return what a stage starts from: a checkpoint, with its conditioner, or a VLM; ``None`` if nothing."""
+    learner = getattr(stage, "edit_reward_config", None)
+    if learner is not None:
+        return str(learner.vlm)
     config = getattr(stage, "kontext_config", None) or getattr(stage, "metaquery_config", None)
     if config is None:
         return None
