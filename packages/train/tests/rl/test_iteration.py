@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from unipic2_data.randomness import keyed_normal
 from unipic2_dit import sampling
 from unipic2_train.kontext import Kontext, KontextConfig
 from unipic2_train.rewards.base import Reward, WeightedReward
@@ -171,6 +172,26 @@ def test_what_is_kept_of_the_drawn_steps(kontext, batch, window):
     # What follows the window is the ODE from where it ended.
     state = replace(rollout.state, latents=rollout.path[-1], index=torch.full((8,), rollout.window.stop))
     torch.testing.assert_close(sampling.denoise(kontext.transformer, state), rollout.latents, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_steps_outside_the_window_are_those_of_the_model_s_own_sampler(kontext, batch, stochastic):
+    """One that adds noise gives pictures of a group their own noise on the way, and is followed step by step."""
+    kontext.frozen.scheduler.register_to_config(stochastic_sampling=stochastic)
+    config, rows, layout = RLConfig(**NFT), batch("edit", 2), Layout(4, 2)
+    rollout = sample(kontext.transformer, kontext.frozen, rows, layout, config, 0)
+    state, keys = rollout.state, layout.image_keys(rows)
+    with torch.no_grad():
+        for step in range(config.rollout.steps):
+            velocity = sampling.velocity(kontext.transformer, state)
+            moved = sampling.advance(state, velocity)
+            if stochastic and step < config.rollout.steps - 1:
+                noise = keyed_normal(config.seed, keys, [0] * 4, f"rollout-step-{step}", state.latents.shape[1:])
+                after = state.next_sigma.view(-1, 1, 1, 1)
+                clean = state.latents - state.sigma.view(-1, 1, 1, 1) * velocity
+                moved = replace(moved, latents=(1 - after) * clean + after * noise)
+            state = moved
+    torch.testing.assert_close(rollout.latents, state.latents, rtol=0, atol=1e-5)
 
 
 def test_an_image_depends_neither_on_its_process_nor_on_its_neighbours(kontext, batch):

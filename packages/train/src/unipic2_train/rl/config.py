@@ -32,11 +32,11 @@ log-ratios times 2 std^2, which is about 1 in the steps that Flow-GRPO-Fast trai
 
 @dataclass
 class WindowConfig:
-    """Which sampling steps draw noise and are trained; the others follow the ODE."""
+    """Which sampling steps draw the dynamics' noise and are trained; the others are those of the model's scheduler."""
 
     kind: Literal["all", "sliding", "random", "none"] = "all"
     """``all`` but the last step; ``sliding`` moves from noise to data (MixGRPO); ``random`` (Flow-GRPO-Fast); ``none``
-    samples by the ODE alone (DiffusionNFT)."""
+    trains no step and samples as the model is sampled (DiffusionNFT)."""
     size: int = 3
     """Steps of a sliding or random window."""
     stop: int | None = None
@@ -219,7 +219,7 @@ class RLConfig:
     def _nft_errors(self) -> list[str]:
         found = []
         if self.rollout.window.kind != "none":
-            found.append("nft trains on finished images and samples by the ODE: set rollout.window.kind none")
+            found.append("nft trains on finished images and no step of theirs: set rollout.window.kind none")
         if self.rollout.guidance > 1:
             found.append(
                 "nft regresses the velocity without guidance, and guided images are not samples of it: set "

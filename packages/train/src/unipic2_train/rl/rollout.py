@@ -1,9 +1,11 @@
 """The first verb: sample the images of an iteration and keep what training needs of how they came about.
 
-Steps inside the SDE window draw ``x' ~ N(mean, std^2)`` from the policy's kernel (``unipic2_dit.sde``); the others are
-the ODE's, ``x' = x + (s - t) v``. Kept of a drawn step: latents before and after it, float32 as they were drawn, and
-the log-probability of the draw. All noise is keyed by (seed, row, number in its group, visit), so an image depends
-neither on its neighbours nor on the number of processes.
+Steps inside the SDE window draw ``x' ~ N(mean, std^2)`` from the policy's kernel (``unipic2_dit.sde``). The others are
+those that the model itself is sampled with: the ODE's, ``x' = x + (s - t) v``, or under its scheduler's
+``stochastic_sampling`` fresh noise on clean latents, ``x' = (1 - s) x_0 + s noise``; else the policy would learn on
+pictures that nobody gets to see. Kept of a drawn step: latents before and after it, float32 as they were drawn, and the
+log-probability of the draw. All noise is keyed by (seed, row, number in its group, visit), so an image depends neither
+on its neighbours nor on the number of processes.
 
 Legend: B images of this process, C latent channels, h/w latent height/width, S stochastic steps, T sampling steps.
 """
@@ -11,7 +13,7 @@ Legend: B images of this process, C latent channels, h/w latent height/width, S 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -93,12 +95,13 @@ def sample(
     start = _start(frozen, batch, layout, config)
     window = sde_window(config.rollout.window, config.rollout.steps, iteration, config.seed)
     keys, visits = layout.image_keys(batch), _visits(batch, layout)
+    noisy = range(config.rollout.steps - 1) if frozen.scheduler.config.stochastic_sampling else window
     parts = []
     for rows in torch.arange(len(keys)).split(config.rollout.micro_batch):
         names, seen = [keys[row] for row in rows.tolist()], visits[rows]
         draws = {
             step: keyed_normal(config.seed, names, seen, f"rollout-step-{step}", start.latents.shape[1:])
-            for step in window
+            for step in noisy
         }
         parts.append(_roll(transformer, sampling.select(start, rows), rows, window, draws, config))
     return _joined(start, parts)
@@ -153,7 +156,7 @@ def _roll(
         velocity = sampling.velocity(transformer, state)
         squares += (velocity**2).mean((1, 2, 3))
         if step not in window:
-            state = sampling.advance(state, velocity)
+            state = sampling.advance(state, velocity, _renoise(draws[step]) if step in draws else sampling.euler)
             if step < window.start:
                 path = [state.latents]
             continue
@@ -174,6 +177,16 @@ def _roll(
         latents=state.latents,
         speed=(squares / rollout.steps).sqrt(),
     )
+
+
+def _renoise(noise: Tensor) -> sampling.Dynamics:
+    """Return ``sampling.renoise`` with noise that is given, (B, C, h, w)."""
+
+    def step(latents: Tensor, velocity: Tensor, sigma: Tensor, next_sigma: Tensor, _generators: Any) -> Tensor:
+        clean = latents - sigma * velocity
+        return (1 - next_sigma) * clean + next_sigma * noise.to(latents.device)
+
+    return step
 
 
 def _joined(start: DenoisingState, parts: list[Rollout]) -> Rollout:
