@@ -70,7 +70,9 @@ def model_of(server: str, *, patience: float | None = None) -> dict[str, Any]:
 def call(
     server: str, path: str, body: dict[str, Any] | None = None, *, patience: float | None = None
 ) -> dict[str, Any]:
-    """Send a request, wait for its answer and return it; if the person cancels, the server is left at once.
+    """Send a request, wait for its answer and return it.
+
+    Whoever cancels in ComfyUI leaves the server at once, unless ``patience`` bounds the wait anyway.
 
     Args:
         server: Address of the server.
@@ -130,13 +132,16 @@ def _exchange(
 def _wait(address: str, exchange: Future[tuple[int, bytes]], patience: float | None) -> None:
     end = None if patience is None else time.monotonic() + patience
     while not wait([exchange], timeout=PAUSE).done:
+        if end is not None:
+            # A short wait, and outside a node's run, where ComfyUI would forget that the person has cancelled.
+            if time.monotonic() > end:
+                msg = f"the UniPic2 server at {address} did not answer within {patience:g} s."
+                raise UniPic2Error(msg)
+            continue
         # Not imported: there is no such module outside ComfyUI, and inside it is there before any node.
         comfy = sys.modules.get("comfy.model_management")
         if comfy is not None:
             comfy.throw_exception_if_processing_interrupted()
-        if end is not None and time.monotonic() > end:
-            msg = f"the UniPic2 server at {address} did not answer within {patience:g} s."
-            raise UniPic2Error(msg)
 
 
 def _leave(connection: HTTPConnection, left: threading.Event) -> None:
