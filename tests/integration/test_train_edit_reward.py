@@ -65,7 +65,7 @@ def test_a_run_goes_on_exactly_where_it_stopped(workshop, trained):
 
 
 def test_two_processes_learn_as_one(workshop, scored, trained):
-    folder = workshop.folder / "two"
+    folder = workshop.folder / "edit-reward-two"
     words = ("--config", "edit-reward/debug", "--config", "hardware/cpu-2", "--run_dir", folder, "--data.path", scored)
     workshop.succeed("run", "edit-reward", *words, *QUIET, timeout=900)
     one, two = parameters(trained), parameters(folder)

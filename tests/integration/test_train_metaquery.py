@@ -88,7 +88,7 @@ def test_joint_training_goes_on_exactly_where_it_stopped(workshop, model, joint)
 
 
 def test_two_processes_train_as_one(workshop, model, aligned, joint):
-    folder = workshop.folder / "two"
+    folder = workshop.folder / "joint-two"
     words = ("--config", "joint/debug", "--config", "hardware/cpu-2", "--run_dir", folder)
     workshop.succeed("run", "joint", *words, *start(model, aligned), *QUIET, timeout=900)
     one, two = parameters(joint), parameters(folder)
