@@ -35,7 +35,7 @@ test: install ## Run the fast tests (under 10 minutes on two cores)
 	@$(PYTEST) -n 2 -m "not slow and not gpu and not multigpu"
 
 test-slow: install ## Run the slow tests: fresh environments, whole runs, two processes
-	@echo "test-slow: fresh environments, whole runs and two-process runs (under 15 minutes on two cores)"
+	@echo "test-slow: fresh environments, whole runs and two-process runs (about 16 minutes on two cores)"
 	@$(PYTEST) -n 2 --dist loadfile -m "slow and not gpu and not multigpu"
 
 test-gpu: install ## Run the tests that need a CUDA device
