@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+from unipic2_dit.command_line import UsageError
+
 __all__ = ["UsageError", "user_errors"]
-
-
-class UsageError(ValueError):
-    """A command that can't be carried out as it is."""
 
 
 def user_errors() -> tuple[type[Exception], ...]:

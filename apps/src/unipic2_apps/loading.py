@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from unipic2_apps.errors import UsageError
 from unipic2_apps.options import ModelOptions
+from unipic2_dit.command_line import parse_device
 
 if TYPE_CHECKING:
     import torch
@@ -110,11 +111,7 @@ def _checkpoint(options: ModelOptions) -> str:
 def _device(name: str) -> torch.device:
     import torch
 
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        msg = f"device {name!r} is unknown: use cpu, cuda or cuda:0."
-        raise UsageError(msg) from error
+    device = parse_device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         msg = f"there is no device {name}: this machine has {torch.cuda.device_count()} usable GPUs. Use --device cpu."
         raise UsageError(msg)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from unipic2_apps.errors import UsageError
 from unipic2_apps.options import PictureOptions
+from unipic2_dit.command_line import open_image, parse_size
 
 if TYPE_CHECKING:
-    from PIL import Image
 
     from unipic2_unified.requests import Request
 
@@ -177,25 +177,6 @@ def find_images(path: str) -> list[Path]:
     return found
 
 
-def open_image(path: str | Path) -> Image.Image:
-    """Return a picture, wholly read.
-
-    Raises:
-        UsageError: If there is none, or it is damaged.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(Path(path).expanduser()) as opened:
-            opened.load()
-            return opened.copy()
-    except FileNotFoundError:
-        msg = f"there is no image {path}."
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        msg = f"{path} can't be read as an image ({error}). Save it as PNG or JPEG and try again."
-    raise UsageError(msg)
-
-
 def file_hash(path: str) -> str:
     """Return the SHA-256 of a file.
 
@@ -223,7 +204,7 @@ def to_request(task: Task) -> Request:
         prompt=task.prompt,
         image=None if task.image is None else open_image(task.image),
         negative_prompt=task.negative_prompt,
-        size=_parse_size(task.size),
+        size=parse_size(task.size),
         steps=task.steps,
         guidance=task.guidance,
         seed=task.seed,
@@ -248,7 +229,7 @@ def _tasks(row: dict[str, Any], options: PictureOptions) -> Iterator[Task]:
         guidance=float(row.get("guidance", options.guidance)),
         name=row.get("name", ""),
     )
-    _parse_size(task.size)
+    parse_size(task.size)
     seed = row.get("seed", options.seed)
     for index in range(options.num_images):
         numbered = f"{task.name}_{index}" if task.name and options.num_images > 1 else task.name
@@ -278,14 +259,3 @@ def _row(line: str, file: Path, number: int) -> dict[str, Any]:
     if "image" in row:  # as seen from the file
         row["image"] = str((file.expanduser().parent / Path(row["image"]).expanduser()).absolute())
     return row
-
-
-def _parse_size(size: str | None) -> int | tuple[int, int] | None:
-    """``"512"`` -> 512; ``"768x512"``, width and height, -> (512, 768)."""
-    if size is None:
-        return None
-    parts = size.lower().split("x")
-    if len(parts) > 2 or not all(part.strip().isdecimal() for part in parts):
-        msg = f"size {size!r} is neither EDGE nor WIDTHxHEIGHT, such as 512 or 768x512."
-        raise UsageError(msg)
-    return int(parts[0]) if len(parts) == 1 else (int(parts[1]), int(parts[0]))

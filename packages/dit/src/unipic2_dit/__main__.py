@@ -4,24 +4,17 @@ Whatever is slow to import is imported where it is used, so that ``--help`` answ
 is no ``from __future__ import annotations``: to resolve it jsonargparse would run the imports under ``TYPE_CHECKING``.
 """
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
-from jsonargparse import ArgumentParser, auto_cli
 from jsonargparse.typing import PositiveInt
 
-if TYPE_CHECKING:
-    from PIL import Image
+from unipic2_dit.command_line import UsageError, open_image, output_paths, parse_device, parse_size, run, save_images
 
+if TYPE_CHECKING:
     from unipic2_dit.pipeline import StableDiffusion3KontextPipeline
 
 __all__ = ["edit", "generate", "main"]
-
-
-class UsageError(ValueError):
-    """A request that can't be carried out; the message says how to mend it."""
 
 
 def generate(
@@ -66,10 +59,10 @@ def generate(
         tiling: Decode in tiles, for large pictures in little memory.
     """
     _check_prompt(prompt)
-    outputs = _output_paths(out, num_images)
-    wanted = None if size is None else _parse_size(size)
+    outputs = output_paths(out, num_images)
+    wanted = parse_size(size)
     pipeline = _load(checkpoint, revision, device, dtype, t5=t5, lora=lora, lora_scale=lora_scale)
-    width, height = (None, None) if wanted is None else (wanted if len(wanted) == 2 else wanted * 2)
+    height, width = wanted if isinstance(wanted, tuple) else (wanted, wanted)
     _prepare(pipeline, device, offload=offload, tiling=tiling)
     images = pipeline(
         prompt=prompt,
@@ -81,7 +74,7 @@ def generate(
         num_images_per_prompt=num_images,
         generator=_generators(seed, num_images),
     ).images
-    _save(images, outputs)
+    save_images(images, outputs)
 
 
 def edit(
@@ -131,15 +124,13 @@ def edit(
         tiling: Encode and decode in tiles, for large pictures in little memory.
     """
     _check_prompt(prompt)
-    outputs = _output_paths(out, num_images)
-    wanted = None if size is None else _parse_size(size)
-    picture = _open_image(image)
+    outputs = output_paths(out, num_images)
+    wanted = parse_size(size)
+    picture = open_image(image)
     pipeline = _load(checkpoint, revision, device, dtype, t5=t5, lora=lora, lora_scale=lora_scale)
-    height, width = None, None
-    if wanted is not None and len(wanted) == 1:
-        height, width = pipeline.sizes.fit_longer_edge(picture.height, picture.width, wanted[0])
-    elif wanted is not None:
-        width, height = wanted
+    if isinstance(wanted, int):
+        wanted = pipeline.sizes.fit_longer_edge(picture.height, picture.width, wanted)
+    height, width = wanted or (None, None)
     _prepare(pipeline, device, offload=offload, tiling=tiling)
     images = pipeline(
         prompt=prompt,
@@ -153,31 +144,12 @@ def edit(
         num_images_per_prompt=num_images,
         generator=_generators(seed, num_images),
     ).images
-    _save(images, outputs)
+    save_images(images, outputs)
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 2 and one line on bad input."""
-    # Options may be written with dashes as well: --num-images is --num_images.
-    given = [_underscored(arg) for arg in (sys.argv[1:] if args is None else args)]
-    try:
-        auto_cli([generate, edit], args=given, as_positional=False, parser_class=_Parser, prog="python -m unipic2_dit")
-    except KeyboardInterrupt:
-        _fail("interrupted", code=130)
-    except ValueError as error:
-        if not isinstance(error, _user_errors()):
-            raise
-        _fail(str(error))
-
-
-class _Parser(ArgumentParser):
-    """Says what is wrong in one line instead of printing the whole usage first."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002 - jsonargparse's signature
-        _fail(f"{message}\nSee `python -m unipic2_dit --help`.")
+    run([generate, edit], "python -m unipic2_dit", _user_errors, args)
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
@@ -187,58 +159,10 @@ def _user_errors() -> tuple[type[Exception], ...]:
     return UsageError, CheckpointError, ImpossibleSizeError
 
 
-def _fail(message: str, code: int = 2) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(code)
-
-
-def _underscored(arg: str) -> str:
-    if not arg.startswith("--"):
-        return arg
-    name, equals, value = arg[2:].partition("=")
-    return f"--{name.replace('-', '_')}{equals}{value}"
-
-
 def _check_prompt(prompt: str) -> None:
     if not prompt.strip():
         msg = "the prompt is empty: say what the picture should show, or how to edit it."
         raise UsageError(msg)
-
-
-def _parse_size(size: str) -> tuple[int, ...]:
-    """``"512"`` -> (512,); ``"768x512"`` -> (768, 512): width, height."""
-    parts = size.lower().split("x")
-    if len(parts) > 2 or not all(part.strip().isdigit() for part in parts):
-        msg = f"size {size!r} is neither EDGE nor WIDTHxHEIGHT, such as 512 or 768x512."
-        raise UsageError(msg)
-    return tuple(int(part) for part in parts)
-
-
-def _output_paths(out: str, num_images: int) -> list[Path]:
-    from PIL import Image
-
-    path = Path(out).expanduser()
-    known = Image.registered_extensions()
-    if path.suffix.lower() not in known or known[path.suffix.lower()] not in Image.SAVE:
-        msg = f"can't write a picture to {out}: end it in .png, .jpg or .webp."
-        raise UsageError(msg)
-    if num_images == 1:
-        return [path]
-    return [path.with_stem(f"{path.stem}_{index}") for index in range(num_images)]
-
-
-def _open_image(path: str) -> "Image.Image":
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as opened:
-            opened.load()
-            return ImageOps.exif_transpose(opened)
-    except FileNotFoundError:
-        msg = f"there is no image {path}."
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError, SyntaxError) as error:
-        msg = f"{path} can't be read as an image ({error}). Save it as PNG or JPEG and try again."
-    raise UsageError(msg)
 
 
 def _load(
@@ -281,28 +205,13 @@ def _prepare(pipeline: "StableDiffusion3KontextPipeline", device: str | None, *,
 def _device(device: str | None) -> str:
     import torch
 
-    try:
-        return str(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
-    except RuntimeError as error:
-        msg = f"device {device!r} is unknown: use cpu, cuda or cuda:0."
-        raise UsageError(msg) from error
+    return str(parse_device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
 
 
 def _generators(seed: int, num_images: int) -> list[Any]:
     import torch
 
     return [torch.Generator().manual_seed(seed + index) for index in range(num_images)]
-
-
-def _save(images: "Sequence[Image.Image]", outputs: Sequence[Path]) -> None:
-    for image, path in zip(images, outputs, strict=True):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            image.save(path)
-        except OSError as error:
-            msg = f"can't write {path} ({error})."
-            raise UsageError(msg) from error
-        print(path)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ __all__ = [
     "finished",
     "initial_state",
     "renoise",
+    "renoise_with",
     "select",
     "step",
     "velocity",
@@ -215,8 +216,13 @@ def renoise(latents: Tensor, velocity: Tensor, sigma: Tensor, next_sigma: Tensor
     if len(generators) != len(latents):
         msg = f"{len(generators)} generators for {len(latents)} rows: dynamics that draw noise need one a row."
         raise ValueError(msg)
-    clean = latents - sigma * velocity
     noise = draw_noise(latents.shape[1:], generators, latents.device)
+    return renoise_with(noise, latents, velocity, sigma, next_sigma)
+
+
+def renoise_with(noise: Tensor, latents: Tensor, velocity: Tensor, sigma: Tensor, next_sigma: Tensor) -> Tensor:
+    """Take the step of ``renoise`` with given noise, shape (B, C, h, w): ``(1 - t) (x - s v) + t noise``."""
+    clean = latents - sigma * velocity
     return (1 - next_sigma) * clean + next_sigma * noise
 
 

@@ -33,9 +33,11 @@ from unipic2_train import home
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lightning.pytorch import Trainer
+
     from unipic2_data.batch import Batch
 
-__all__ = ["ShardData"]
+__all__ = ["FixedBatches", "ShardData", "micro_batch"]
 
 
 class ShardData(LightningDataModule):
@@ -110,14 +112,7 @@ class ShardData(LightningDataModule):
             ValueError: The global batch can't be divided evenly.
         """
         assert self.trainer is not None
-        parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
-        if self.global_batch % parts:
-            msg = (
-                f"data.global_batch {self.global_batch} must be a multiple of {self.trainer.world_size} processes x "
-                f"{self.trainer.accumulate_grad_batches} accumulated micro-batches = {parts}"
-            )
-            raise ValueError(msg)
-        return self.global_batch // parts
+        return micro_batch(self.trainer, self.global_batch)
 
     def train_dataloader(self) -> TrainLoader:
         """Return this rank's endless micro-batches, from the trainer's optimiser step on."""
@@ -271,6 +266,22 @@ class ShardData(LightningDataModule):
         if system := getattr(module, "kontext", None) or getattr(module, "metaquery", None):
             return Sizes.of(system.transformer, system.frozen.vae).multiple
         return spatial_factor(module.vae)
+
+
+def micro_batch(trainer: Trainer, global_batch: int) -> int:
+    """Return how many samples of a global batch one rank loads at once.
+
+    Raises:
+        ValueError: The global batch can't be divided evenly.
+    """
+    parts = trainer.world_size * trainer.accumulate_grad_batches
+    if global_batch % parts:
+        msg = (
+            f"data.global_batch {global_batch} must be a multiple of {trainer.world_size} processes x "
+            f"{trainer.accumulate_grad_batches} accumulated micro-batches = {parts}"
+        )
+        raise ValueError(msg)
+    return global_batch // parts
 
 
 class FixedBatches:

@@ -4,27 +4,20 @@ Whatever is slow to import is imported where it is used, so that ``--help`` answ
 is no ``from __future__ import annotations``: to resolve it jsonargparse would run the imports under ``TYPE_CHECKING``.
 """
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
-from jsonargparse import ArgumentParser, auto_cli
 from jsonargparse.typing import PositiveInt
 
-if TYPE_CHECKING:
-    from PIL import Image
+from unipic2_dit.command_line import UsageError, open_image, output_paths, parse_device, parse_size, run, save_images
 
+if TYPE_CHECKING:
     from unipic2_unified.engine import StepCallback
     from unipic2_unified.model import UniPic2
 
 __all__ = ["ask", "edit", "generate", "main"]
 
 Dtype = Literal["auto", "float32", "bfloat16"]
-
-
-class UsageError(ValueError):
-    """A request that can't be carried out; the message says how to mend it."""
 
 
 def generate(
@@ -69,12 +62,12 @@ def generate(
         tiling: Decode in tiles, for large pictures in little memory.
     """
     _check_text(prompt, "the prompt is empty: say what the picture should show.")
-    outputs = _output_paths(out, num_images)
-    wanted = _parse_size(size)
+    outputs = output_paths(out, num_images)
+    wanted = parse_size(size)
     model = _load(checkpoint, revision, vlm, device, dtype, lora=lora, t5=t5, offload=offload, tiling=tiling)
     given = _given(negative_prompt, steps, guidance, seed, num_images)
     images = model.generate(prompt, size=wanted, on_step=_progress(steps), **given)
-    _save(images, outputs)
+    save_images(images, outputs)
 
 
 def edit(
@@ -124,13 +117,13 @@ def edit(
         tiling: Encode and decode in tiles, for large pictures in little memory.
     """
     _check_text(prompt, "the prompt is empty: say how to edit the picture.")
-    outputs = _output_paths(out, num_images)
-    wanted = _parse_size(size)
-    picture = _open_image(image)
+    outputs = output_paths(out, num_images)
+    wanted = parse_size(size)
+    picture = open_image(image)
     model = _load(checkpoint, revision, vlm, device, dtype, lora=lora, t5=t5, offload=offload, tiling=tiling)
     given = _given(negative_prompt, steps, guidance, seed, num_images)
     images = model.edit(picture, prompt, size=wanted, original_size=original_size, on_step=_progress(steps), **given)
-    _save(images, outputs)
+    save_images(images, outputs)
 
 
 def ask(
@@ -163,7 +156,7 @@ def ask(
         dtype: Dtype of the weights; auto is bfloat16 on a GPU and float32 on a CPU.
     """
     _check_text(question, "the question is empty: ask something.")
-    pictures = [_open_image(path) for path in ([image] if isinstance(image, str) else image or [])]
+    pictures = [open_image(path) for path in ([image] if isinstance(image, str) else image or [])]
     model = _load(checkpoint, revision, vlm, device, dtype)
     pieces = model.ask(
         pictures,
@@ -181,32 +174,7 @@ def ask(
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 2 and one line on bad input."""
-    # Options may be written with dashes as well: --num-images is --num_images.
-    given = [_underscored(arg) for arg in (sys.argv[1:] if args is None else args)]
-    try:
-        auto_cli(
-            [generate, edit, ask],
-            args=given,
-            as_positional=False,
-            parser_class=_Parser,
-            prog="python -m unipic2_unified",
-        )
-    except KeyboardInterrupt:
-        _fail("interrupted", code=130)
-    except ValueError as error:
-        if not isinstance(error, _user_errors()):
-            raise
-        _fail(str(error))
-
-
-class _Parser(ArgumentParser):
-    """Says what is wrong in one line instead of printing the whole usage first."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002 - jsonargparse's signature
-        _fail(f"{message}\nSee `python -m unipic2_unified --help`.")
+    run([generate, edit, ask], "python -m unipic2_unified", _user_errors, args)
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
@@ -217,59 +185,9 @@ def _user_errors() -> tuple[type[Exception], ...]:
     return UsageError, RequestError, CheckpointError, ImpossibleSizeError
 
 
-def _fail(message: str, code: int = 2) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(code)
-
-
-def _underscored(arg: str) -> str:
-    if not arg.startswith("--"):
-        return arg
-    name, equals, value = arg[2:].partition("=")
-    return f"--{name.replace('-', '_')}{equals}{value}"
-
-
 def _check_text(text: str, message: str) -> None:
     if not text.strip():
         raise UsageError(message)
-
-
-def _parse_size(size: str | None) -> int | tuple[int, int] | None:
-    """``"512"`` -> 512; ``"768x512"``, width and height, -> (512, 768)."""
-    if size is None:
-        return None
-    parts = size.lower().split("x")
-    if len(parts) > 2 or not all(part.strip().isdigit() for part in parts):
-        msg = f"size {size!r} is neither EDGE nor WIDTHxHEIGHT, such as 512 or 768x512."
-        raise UsageError(msg)
-    return int(parts[0]) if len(parts) == 1 else (int(parts[1]), int(parts[0]))
-
-
-def _output_paths(out: str, num_images: int) -> list[Path]:
-    from PIL import Image
-
-    path = Path(out).expanduser()
-    known = Image.registered_extensions()
-    if path.suffix.lower() not in known or known[path.suffix.lower()] not in Image.SAVE:
-        msg = f"can't write a picture to {out}: end it in .png, .jpg or .webp."
-        raise UsageError(msg)
-    if num_images == 1:
-        return [path]
-    return [path.with_stem(f"{path.stem}_{index}") for index in range(num_images)]
-
-
-def _open_image(path: str) -> "Image.Image":
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as opened:
-            opened.load()
-            return opened.copy()
-    except FileNotFoundError:
-        msg = f"there is no image {path}."
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError, SyntaxError) as error:
-        msg = f"{path} can't be read as an image ({error}). Save it as PNG or JPEG and try again."
-    raise UsageError(msg)
 
 
 def _load(
@@ -290,11 +208,7 @@ def _load(
     from unipic2_unified.model import UniPic2
 
     logging.disable_progress_bar()  # one bar a model would hide the denoising steps' own
-    try:
-        where = None if device is None else torch.device(device)
-    except RuntimeError as error:
-        msg = f"device {device!r} is unknown: use cpu, cuda or cuda:0."
-        raise UsageError(msg) from error
+    where = None if device is None else parse_device(device)
     model = UniPic2.from_pretrained(
         checkpoint,
         revision=revision,
@@ -335,17 +249,6 @@ def _progress(steps: int) -> "StepCallback":
             bar.close()
 
     return update
-
-
-def _save(images: "Sequence[Image.Image]", outputs: Sequence[Path]) -> None:
-    for image, path in zip(images, outputs, strict=True):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            image.save(path)
-        except OSError as error:
-            msg = f"can't write {path} ({error})."
-            raise UsageError(msg) from error
-        print(path)
 
 
 if __name__ == "__main__":

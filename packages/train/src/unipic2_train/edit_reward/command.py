@@ -15,7 +15,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from unipic2_train import home
 from unipic2_train.edit_reward import COMMAND, KIND
-from unipic2_train.rewards import SHORT_NAMES
+from unipic2_train.rewards import command as rewards
 from unipic2_train.rewards.base import Reward
 
 if TYPE_CHECKING:
@@ -108,18 +108,16 @@ def spelled_out(words: Sequence[str]) -> list[str]:
     """Return a command line with class paths in place of short names behind ``--judge``, and lists in brackets."""
     found: list[str] = []
     option = ""
-    for word in words:
+    for word in rewards.spelled_out(words, "--judge"):
         if word.startswith("--"):
             option, equals, value = word.partition("=")
-            found.append(f"{option}={_spelled(option, value)}" if equals else word)
+            found.append(f"{option}={_listed(option, value)}" if equals else word)
         else:
-            found.append(_spelled(option, word))
+            found.append(_listed(option, word))
     return found
 
 
-def _spelled(option: str, value: str) -> str:
-    if option == "--judge":
-        return SHORT_NAMES.get(value, value)
+def _listed(option: str, value: str) -> str:
     return f"[{value}]" if option in SEVERAL and not value.startswith("[") else value
 
 

@@ -38,13 +38,13 @@ def reward_server(
     return "stopped"
 
 
-def spelled_out(words: Sequence[str]) -> list[str]:
-    """Return a command line with class paths in place of short names behind ``--reward``."""
+def spelled_out(words: Sequence[str], option: str = "--reward") -> list[str]:
+    """Return a command line with class paths in place of short names behind ``option``."""
     found = list(words)
     for place, word in enumerate(found):
-        if word.startswith("--reward="):
-            name = word.removeprefix("--reward=")
-            found[place] = f"--reward={SHORT_NAMES.get(name, name)}"
-        elif place and found[place - 1] == "--reward":
+        if word.startswith(f"{option}="):
+            name = word.removeprefix(f"{option}=")
+            found[place] = f"{option}={SHORT_NAMES.get(name, name)}"
+        elif place and found[place - 1] == option:
             found[place] = SHORT_NAMES.get(word, word)
     return found

@@ -183,8 +183,7 @@ def _renoise(noise: Tensor) -> sampling.Dynamics:
     """Return ``sampling.renoise`` with noise that is given, (B, C, h, w)."""
 
     def step(latents: Tensor, velocity: Tensor, sigma: Tensor, next_sigma: Tensor, _generators: Any) -> Tensor:
-        clean = latents - sigma * velocity
-        return (1 - next_sigma) * clean + next_sigma * noise.to(latents.device)
+        return sampling.renoise_with(noise.to(latents.device), latents, velocity, sigma, next_sigma)
 
     return step
 

@@ -19,7 +19,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from unipic2_data.batch import Batch
 from unipic2_data.plan import rank_rows
 from unipic2_data.shapes.render import render_batch
-from unipic2_train.datamodule import FixedBatches
+from unipic2_train.datamodule import FixedBatches, micro_batch
 from unipic2_train.vlm.lessons import draw_lesson, question_lesson
 
 if TYPE_CHECKING:
@@ -127,14 +127,7 @@ class LessonData(LightningDataModule):
             ValueError: The global batch can't be divided evenly.
         """
         assert self.trainer is not None
-        parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
-        if self.global_batch % parts:
-            msg = (
-                f"data.global_batch {self.global_batch} must be a multiple of {self.trainer.world_size} processes x "
-                f"{self.trainer.accumulate_grad_batches} accumulated micro-batches = {parts}"
-            )
-            raise ValueError(msg)
-        return self.global_batch // parts
+        return micro_batch(self.trainer, self.global_batch)
 
     def train_dataloader(self) -> LessonLoader:
         """Return this rank's endless micro-batches, from the trainer's optimiser step on."""
