@@ -15,7 +15,6 @@ from unipic2_apps.options import PictureOptions
 from unipic2_dit.command_line import open_image, parse_size
 
 if TYPE_CHECKING:
-
     from unipic2_unified.requests import Request
 
 __all__ = ["Task", "edits", "file_hash", "find_images", "open_image", "prompts", "read_file", "to_request"]

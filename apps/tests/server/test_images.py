@@ -7,6 +7,7 @@ import openai
 import pytest
 from PIL import Image
 
+from unipic2_apps.server.options import LimitOptions
 from unipic2_unified import Request
 
 STEPS = {"num_inference_steps": 2}
@@ -198,8 +199,9 @@ def test_a_full_queue_is_429(kontext, in_thread, serve):
 
 def test_rows_of_clients_that_leave_are_free(kontext, in_thread, serve):
     """One leaves in the middle of a stream, one while it waits for its answer."""
-    with serve([in_thread(kontext)]) as server:
-        body = {"prompt": "x", "n": 4, "size": "16x16", "num_inference_steps": 50}
+    steps = 2500  # so many that no picture is done before its client leaves, also on a busy machine
+    with serve([in_thread(kontext)], limits=LimitOptions(max_images=4, max_steps=steps)) as server:
+        body = {"prompt": "x", "n": 4, "size": "16x16", "num_inference_steps": steps}
         with server.http.stream(
             "POST", "/v1/images/generations", json={**body, "stream": True, "partial_images": 3}
         ) as answer:
