@@ -80,6 +80,6 @@ def test_editing_is_reinforced_by_it(workshop, model, trained):
     words = ("--model.kontext.checkpoint", model, "--model.rewards", json.dumps({"edit_reward": reward}))
     words = (*words, "--trainer.max_steps", 1, "--trainer.limit_val_batches", 0, "--trainer.logger", "false")
     folder = workshop.run_here(
-        "edit-rl", "--config", "edit-rl/debug", "--run_dir", workshop.folder / "reinforced", *words
+        "edit-rl", "--config", "edit-rl/debug", "--run_dir", workshop.folder / "reinforced-by-it", *words
     )
     assert (folder / "export" / "transformer").is_dir()
