@@ -119,14 +119,5 @@ def test_a_stage_without_noise_levels(run):
     assert not any("sigma" in name for name in point)
 
 
-def test_validation_is_logged_at_the_optimiser_step():
-    logger = Logger()
-    metrics = {"validation/loss_t2i": torch.tensor(0.5), "step": torch.tensor(3), "test/loss_t2i": torch.tensor(0.25)}
-    trainer = SimpleNamespace(callback_metrics=metrics, loggers=[logger], global_step=10)
-    TrainingMonitor().on_validation_end(trainer, None)
-    TrainingMonitor().on_test_end(trainer, None)
-    assert logger.points == [(10, {"validation/loss_t2i": 0.5}), (10, {"test/loss_t2i": 0.25})]
-
-
 def test_peak_is_that_of_a_machine():
     assert 1e8 < matmul_peak(torch.device("cpu"), size=256, seconds=0.02) < 1e15

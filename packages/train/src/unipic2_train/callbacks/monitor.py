@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch import Callback
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
+
+from unipic2_train.callbacks.progress import ProgressMonitor
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -22,7 +22,7 @@ __all__ = ["TrainingMonitor", "matmul_peak"]
 SIGMA_BINS = 5
 
 
-class TrainingMonitor(Callback):
+class TrainingMonitor(ProgressMonitor):
     """Log averages over the last ``every_n_steps`` optimiser steps, from the first step on.
 
     Logged: ``train/loss_<kind>`` and ``train/loss_<kind>/sigma_<low>-<high>`` (mean squared velocity error),
@@ -35,13 +35,12 @@ class TrainingMonitor(Callback):
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
-        self.every_n_steps = every_n_steps
+        super().__init__(every_n_steps, "step", "training")
         self._sums: dict[str, Tensor] = {}
         self._values: dict[str, list[float]] = defaultdict(list)
         self._flops: dict[str, float] = {}
         self._work = 0.0
         self._samples = 0
-        self._bar: tqdm | None = None
         self._last_step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -49,11 +48,7 @@ class TrainingMonitor(Callback):
         self._peak = matmul_peak(pl_module.device)
         self._last_step = trainer.global_step
         self._since = time.perf_counter()
-        if trainer.is_global_zero:
-            total = trainer.max_steps if trainer.max_steps > 0 else None
-            self._bar = tqdm(
-                total=total, initial=trainer.global_step, unit="step", desc="training", smoothing=0.05, mininterval=1.0
-            )
+        super().on_train_start(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Count the work of the first batch of each kind and size, which stands for all of them.
@@ -69,7 +64,7 @@ class TrainingMonitor(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:  # noqa: ARG002
         """Note the gradient norm before it is clipped, where it will be logged."""
-        if self._due(trainer.global_step + 1, trainer):
+        if self.is_point(trainer.global_step + 1, trainer):
             gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
             norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
@@ -89,36 +84,10 @@ class TrainingMonitor(Callback):
         self._add(batch.kind, outputs["per_row"], outputs.get("sigma"))
         if trainer.global_step == self._last_step:
             return  # in the middle of an accumulated step
-        if self._due(trainer.global_step, trainer):
+        if self.is_point(trainer.global_step, trainer):
             self._log(trainer)
-        if self._bar is not None:
-            self._bar.update(trainer.global_step - self._last_step)
+        self.advance(trainer.global_step - self._last_step)
         self._last_step = trainer.global_step
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Log what the stage measured, at its optimiser step (Lightning itself would count batches, from 0)."""
-        self._log_evaluation(trainer, "validation/")
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Log what the stage measured."""
-        self._log_evaluation(trainer, "test/")
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Close the progress bar."""
-        if self._bar is not None:
-            self._bar.close()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:  # noqa: ARG002
-        """Close the progress bar."""
-        self.on_train_end(trainer, pl_module)
-
-    def _log_evaluation(self, trainer: Trainer, prefix: str) -> None:
-        values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(prefix)}
-        for logger in trainer.loggers:
-            logger.log_metrics(values, trainer.global_step)
-
-    def _due(self, step: int, trainer: Trainer) -> bool:
-        return step == 1 or step % self.every_n_steps == 0 or step == trainer.max_steps
 
     def _add(self, kind: str, per_row: Tensor, sigma: Tensor | None) -> None:
         """Add losses (B,) to the kind's sums and counts, (2, 1 + bins): all rows, then by bin of the noise level."""
@@ -144,11 +113,9 @@ class TrainingMonitor(Callback):
         metrics["speed/samples_per_second"] = self._samples * trainer.world_size / elapsed
         metrics["speed/peak_share"] = self._work / elapsed / self._peak
         metrics["train/learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
-        for logger in trainer.loggers:
-            logger.log_metrics(metrics, trainer.global_step)
-        if self._bar is not None:
-            shown = {f"loss {kind}": f"{metrics[f'train/loss_{kind}']:.3f}" for kind in sorted(self._sums)}
-            self._bar.set_postfix({**shown, "samples/s": f"{metrics['speed/samples_per_second']:.0f}"}, refresh=False)
+        self.log(trainer, metrics)
+        shown = {f"loss {kind}": f"{metrics[f'train/loss_{kind}']:.3f}" for kind in sorted(self._sums)}
+        self.show({**shown, "samples/s": f"{metrics['speed/samples_per_second']:.0f}"})
         self._sums.clear()
         self._values.clear()
         self._work, self._samples, self._since = 0.0, 0, time.perf_counter()
