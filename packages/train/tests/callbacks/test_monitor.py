@@ -19,9 +19,10 @@ class Logger:
 class Batch(list):
     size = (32, 32)
 
-    def __init__(self, kind, rows):
+    def __init__(self, kind, rows, quarantined):
         super().__init__(range(rows))
         self.kind = kind
+        self.weight = torch.tensor([0.0 if row in quarantined else 1.0 for row in range(rows)])
 
 
 class Module(nn.Linear):
@@ -35,7 +36,7 @@ class Module(nn.Linear):
 def run():
     """Drive the monitor through optimiser steps of (kind, per_row, sigma), as the trainer does."""
 
-    def drive(steps, every=2, accumulate=1, max_steps=100):
+    def drive(steps, every=2, accumulate=1, max_steps=100, quarantined=()):
         monitor, logger, module = TrainingMonitor(every), Logger(), Module(4, 1)
         optimizer = torch.optim.SGD(module.parameters(), lr=0.25)
         trainer = SimpleNamespace(
@@ -49,7 +50,7 @@ def run():
         )
         monitor.on_train_start(trainer, module)
         for number, (kind, per_row, sigma) in enumerate(steps):
-            batch = Batch(kind, len(per_row))
+            batch = Batch(kind, len(per_row), quarantined)
             monitor.on_train_batch_start(trainer, module, batch, number)
             assert all(parameter.grad is None for parameter in module.parameters()) or number % accumulate
             module.training_step(batch, number)["loss"].backward()
@@ -88,6 +89,23 @@ def test_points_are_averages_by_kind_and_noise_level_since_the_last(run):
         "train/loss_edit": 2.0,
         "train/loss_edit/sigma_0.8-1.0": 2.0,
     }
+
+
+def test_quarantined_rows_do_not_count(run):
+    rows = ("t2i", [1.0, float("nan"), 3.0, 100.0], [0.1, 0.1, 0.5, 0.9])
+    points = run([rows, rows], every=1, quarantined=[1, 3])
+    losses = {name: value for name, value in points[2].items() if name.startswith("train/loss")}
+    assert losses == {
+        "train/loss_t2i": 2.0,
+        "train/loss_t2i/sigma_0.0-0.2": 1.0,
+        "train/loss_t2i/sigma_0.4-0.6": 3.0,
+    }
+
+
+def test_a_step_of_quarantined_rows_alone_has_no_loss(run):
+    point = run([("t2i", [1.0, 3.0], [0.1, 0.5])], every=1, quarantined=[0, 1])[1]
+    assert not any(name.startswith("train/loss") for name in point)
+    assert "train/gradient_norm" in point
 
 
 def test_the_first_and_the_last_step_are_always_points(run):

@@ -25,7 +25,8 @@ SIGMA_BINS = 5
 class TrainingMonitor(ProgressMonitor):
     """Log averages over the last ``every_n_steps`` optimiser steps, from the first step on.
 
-    Logged: ``train/loss_<kind>`` and ``train/loss_<kind>/sigma_<low>-<high>`` (mean squared velocity error),
+    Logged: ``train/loss_<kind>`` and ``train/loss_<kind>/sigma_<low>-<high>`` (mean squared velocity error of the rows
+    that are trained on: quarantined ones, of weight 0, say nothing about the model and do not count),
     ``train/gradient_norm`` (before clipping), ``train/learning_rate``, ``speed/samples_per_second`` and
     ``speed/peak_share``: floating-point work of the transformer's training steps over what this machine's matrix
     multiplication reached when measured at the start.
@@ -81,7 +82,7 @@ class TrainingMonitor(ProgressMonitor):
         """Add the batch up, and log when it is time."""
         self._work += self._flops[_work_key(batch)]
         self._samples += len(batch)
-        self._add(batch.kind, outputs["per_row"], outputs.get("sigma"))
+        self._add(batch, outputs["per_row"], outputs.get("sigma"))
         if trainer.global_step == self._last_step:
             return  # in the middle of an accumulated step
         if self.is_point(trainer.global_step, trainer):
@@ -89,22 +90,26 @@ class TrainingMonitor(ProgressMonitor):
         self.advance(trainer.global_step - self._last_step)
         self._last_step = trainer.global_step
 
-    def _add(self, kind: str, per_row: Tensor, sigma: Tensor | None) -> None:
+    def _add(self, batch: Any, per_row: Tensor, sigma: Tensor | None) -> None:
         """Add losses (B,) to the kind's sums and counts, (2, 1 + bins): all rows, then by bin of the noise level."""
-        sums = self._sums.setdefault(kind, torch.zeros(2, 1 + SIGMA_BINS, dtype=torch.float64, device=per_row.device))
-        rows = torch.stack((per_row.double(), torch.ones_like(per_row, dtype=torch.float64)))
+        empty = torch.zeros(2, 1 + SIGMA_BINS, dtype=torch.float64, device=per_row.device)
+        sums = self._sums.setdefault(batch.kind, empty)
+        trained = (batch.weight > 0).to(per_row.device)
+        rows = torch.stack((torch.where(trained, per_row.double(), 0.0), trained.double()))
         sums[:, 0] += rows.sum(1)
         if sigma is not None:
             sums.index_add_(1, 1 + (sigma * SIGMA_BINS).long().clamp(max=SIGMA_BINS - 1), rows)
 
     def _log(self, trainer: Trainer) -> None:
         metrics: dict[str, float] = {name: sum(values) / len(values) for name, values in self._values.items()}
+        shown: dict[str, float] = {}
         for kind in sorted(self._sums):  # the same kinds on every rank: a step has one kind
             sums = self._sums[kind]
             if dist.is_initialized():
                 dist.all_reduce(sums)
             (total, count), *bins = sums.T.tolist()
-            metrics[f"train/loss_{kind}"] = total / count
+            if count:
+                metrics[f"train/loss_{kind}"] = shown[f"loss {kind}"] = total / count
             for index, (loss, rows) in enumerate(bins):
                 if rows:
                     low, high = index / SIGMA_BINS, (index + 1) / SIGMA_BINS
@@ -114,8 +119,8 @@ class TrainingMonitor(ProgressMonitor):
         metrics["speed/peak_share"] = self._work / elapsed / self._peak
         metrics["train/learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
         self.log(trainer, metrics)
-        shown = {f"loss {kind}": f"{metrics[f'train/loss_{kind}']:.3f}" for kind in sorted(self._sums)}
-        self.show({**shown, "samples/s": f"{metrics['speed/samples_per_second']:.0f}"})
+        losses = {name: f"{loss:.3f}" for name, loss in shown.items()}
+        self.show({**losses, "samples/s": f"{metrics['speed/samples_per_second']:.0f}"})
         self._sums.clear()
         self._values.clear()
         self._work, self._samples, self._since = 0.0, 0, time.perf_counter()
