@@ -169,7 +169,8 @@ def save_vlm(folder: Path, model: PreTrainedModel, start: Path, facts: dict[str,
     """
     partial = _fresh(folder)
     for file in start.iterdir():
-        if file.suffix != ".safetensors":
+        # Neither old weights nor the index of their shards, which names files that are not there.
+        if file.suffix != ".safetensors" and not file.name.endswith(".safetensors.index.json"):
             shutil.copy2(file, partial)
     model.save_pretrained(partial)
     (partial / "unipic2.json").write_text(json.dumps(facts, indent=2, default=str))
