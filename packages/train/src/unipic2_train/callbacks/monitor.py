@@ -118,7 +118,7 @@ class TrainingMonitor(ProgressMonitor):
         metrics["speed/samples_per_second"] = self._samples * trainer.world_size / elapsed
         metrics["speed/peak_share"] = self._work / elapsed / self._peak
         metrics["train/learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
-        self.log(trainer, metrics)
+        self.log_values(trainer, metrics)
         losses = {name: f"{loss:.3f}" for name, loss in shown.items()}
         self.show({**losses, "samples/s": f"{metrics['speed/samples_per_second']:.0f}"})
         self._sums.clear()

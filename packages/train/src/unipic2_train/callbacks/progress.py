@@ -61,8 +61,8 @@ class ProgressMonitor(Callback):
         """Tell whether values are logged at this step."""
         return step == 1 or step % self._every == 0 or step == trainer.max_steps
 
-    def log(self, trainer: Trainer, values: Mapping[str, float]) -> None:
-        """Log values at the optimiser steps done."""
+    def log_values(self, trainer: Trainer, values: Mapping[str, float]) -> None:
+        """Log values at the optimiser steps done (`log` is taken: Lightning gives callbacks that of the module)."""
         for logger in trainer.loggers:
             logger.log_metrics(values, trainer.global_step)
 
@@ -78,4 +78,4 @@ class ProgressMonitor(Callback):
 
     def _log_measured(self, trainer: Trainer, prefix: str) -> None:
         measured = trainer.callback_metrics.items()
-        self.log(trainer, {name: float(value) for name, value in measured if name.startswith(prefix)})
+        self.log_values(trainer, {name: float(value) for name, value in measured if name.startswith(prefix)})

@@ -53,7 +53,7 @@ class ReinforcementMonitor(ProgressMonitor):
         metrics["speed/images_per_second"] = trainer.datamodule.global_batch / seconds
         metrics["train/learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
         if self.is_point(done, trainer):
-            self.log(trainer, metrics)
+            self.log_values(trainer, metrics)
         if metrics.get(f"guard/alarm_{batch.kind}") and not self._alarmed:
             self._alarmed = True
             rank_zero_warn(
