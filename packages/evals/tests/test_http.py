@@ -114,6 +114,17 @@ def test_call(server, options, monkeypatch):
     np.testing.assert_array_equal(np.array(Image.open(io.BytesIO(data))), IMAGE)
 
 
+def test_the_whole_choice(server, options):
+    choice = {"message": {"content": "5"}, "logprobs": {"content": [{"token": "5", "logprob": -0.1}]}}
+    server.script = [b'{"choices": [{"logprobs": {}}]}', json.dumps({"choices": [choice, {}]}).encode()]
+    assert ChatModel(options())([], "x") == "5"
+    server.script = [json.dumps({"choices": [choice]}).encode()]
+    assert ChatModel(options(max_tokens=1)).choice([], "x", {"logprobs": True, "top_logprobs": 3}) == choice
+    asked = [{key: body.get(key) for key in ("logprobs", "top_logprobs", "max_tokens")} for _, body, _ in server.seen]
+    plain = {"logprobs": None, "top_logprobs": None, "max_tokens": 1024}
+    assert asked == [plain, plain, {"logprobs": True, "top_logprobs": 3, "max_tokens": 1}]
+
+
 @pytest.mark.parametrize(
     "trouble",
     [

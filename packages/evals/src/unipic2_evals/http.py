@@ -12,7 +12,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -113,13 +113,31 @@ class ChatModel:
             CallError: If all tries have failed, or the server refuses this request.
             ValueError: If the server refuses every request.
         """
-        body = json.dumps(self._payload(images, prompt)).encode()
+        text: str = self.choice(images, prompt)["message"]["content"]
+        return text
+
+    def choice(self, images: Sequence[Pixels], prompt: str, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return all that the server says of the model's reply: beside its text, for example probabilities.
+
+        Args:
+            images: As above.
+            prompt: As above.
+            more: Fields to add to the request, for example ``{"logprobs": True}``.
+
+        Returns:
+            The first of the answer's choices; its ``["message"]["content"]`` is a text.
+
+        Raises:
+            CallError: As above.
+            ValueError: As above.
+        """
+        body = json.dumps({**self._payload(images, prompt), **(more or {})}).encode()
         problem = _Problem("")
         for attempt in range(self.options.tries):
             if attempt:
                 time.sleep(self._pause(attempt, problem.wait))
             found = self._call(body)
-            if isinstance(found, str):
+            if not isinstance(found, _Problem):
                 return found
             problem = found
         message = f"{self.options.tries} tries failed, the last one: {problem.what}"
@@ -133,8 +151,8 @@ class ChatModel:
         messages = [{"role": "user", "content": content}]
         return {"model": options.model, "messages": messages, "max_tokens": options.max_tokens, **sampling}
 
-    def _call(self, body: bytes) -> "str | _Problem":
-        """Return the reply, or what went wrong for now."""
+    def _call(self, body: bytes) -> "dict[str, Any] | _Problem":
+        """Return the choice, or what went wrong for now."""
         from urllib3.exceptions import HTTPError, LocationValueError
 
         key = os.environ.get(self.options.key_variable)
@@ -157,8 +175,8 @@ class ChatModel:
         if response.status != 200:
             message = f"the server refuses the request: {said}"
             raise CallError(message)
-        text = _text(response.data)
-        return text or _Problem(f"no text in the answer: {response.data[:SHOWN].decode(errors='replace')!r}")
+        choice = _choice(response.data)
+        return choice or _Problem(f"no text in the answer: {response.data[:SHOWN].decode(errors='replace')!r}")
 
     def _pause(self, attempt: int, wait: float) -> float:
         growing = self.options.pause * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
@@ -175,13 +193,14 @@ def http_asker(options: HttpOptions) -> Asker:
     return model_asker(model.judge, vqa=vqa, judge=model, workers=options.concurrency)
 
 
-def _text(data: bytes) -> str | None:
-    """Return the text of a chat completion; None if there is none."""
+def _choice(data: bytes) -> dict[str, Any] | None:
+    """Return the choice of a chat completion that holds a text; None if there is none."""
     try:
-        text = json.loads(data)["choices"][0]["message"]["content"]
+        choice = json.loads(data)["choices"][0]
+        text = choice["message"]["content"]
     except (ValueError, LookupError, TypeError, RecursionError):
         return None
-    return text if isinstance(text, str) and text.strip() else None
+    return choice if isinstance(text, str) and text.strip() else None
 
 
 def _data_uri(image: Pixels) -> str:

@@ -9,15 +9,13 @@ A failed call, or an answer that can not be read, is no score.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import threading
 from abc import abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -164,45 +162,19 @@ class VLMJudge(VLMReward):
 class OddsModel(ChatModel):
     """A served model that also says how likely other first tokens were."""
 
-    _listening: _Listening
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "_listening", _Listening(self._pool))  # frozen, like its base
-        object.__setattr__(self, "_pool", self._listening)
-
     def odds(self, images: Sequence[Pixels], prompt: str) -> dict[str, float]:
         """Return the likeliest first tokens of the reply and their probabilities.
 
         Raises:
             CallError: All tries have failed, or the server sends no probabilities.
         """
-        self(images, prompt)
+        choice = self.choice(images, prompt, {"logprobs": True, "top_logprobs": ALTERNATIVES})
         try:
-            first = json.loads(self._listening.heard())["choices"][0]["logprobs"]["content"][0]
+            first = choice["logprobs"]["content"][0]
             return {str(token["token"]): math.exp(token["logprob"]) for token in first["top_logprobs"]}
-        except (ValueError, LookupError, TypeError, OverflowError) as error:
+        except (LookupError, TypeError, OverflowError) as error:
             msg = f"the answer has no top_logprobs ({type(error).__name__}); does the server allow {ALTERNATIVES}?"
             raise CallError(msg) from error
-
-    def _payload(self, images: Sequence[Pixels], prompt: str) -> dict[str, Any]:
-        return super()._payload(images, prompt) | {"logprobs": True, "top_logprobs": ALTERNATIVES}
-
-
-class _Listening:
-    """A connection pool that remembers, in each thread, the last answer: `ChatModel` returns its text alone."""
-
-    def __init__(self, pool: Any) -> None:
-        self._pool, self._local = pool, threading.local()
-
-    def request(self, *arguments: Any, **options: Any) -> Any:
-        response = self._pool.request(*arguments, **options)
-        self._local.data = response.data
-        return response
-
-    def heard(self) -> bytes:
-        data: bytes = self._local.data
-        return data
 
 
 def expected_digit(odds: dict[str, float]) -> float:
