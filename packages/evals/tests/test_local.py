@@ -3,10 +3,14 @@
 Nothing here says that the real checkpoints see well. The detector's last bias is set so that it finds something.
 """
 
+import shutil
+
 import numpy as np
 import pytest
 
+from unipic2_evals.answers import Answers
 from unipic2_evals.geneval_suite import COLORS, OBJECT_NAMES
+from unipic2_evals.judges import find_judge
 from unipic2_evals.local import GREY, LocalOptions, local_detector
 
 torch = pytest.importorskip("torch")
@@ -51,11 +55,33 @@ def _clip(folder):
 
 
 @pytest.fixture(scope="module")
-def detector(tmp_path_factory):
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     _detector(folder / "m2f")
     _clip(folder / "clip")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def detector(folder):
     return local_detector(LocalOptions(str(folder / "m2f"), str(folder / "clip")))
+
+
+@pytest.fixture
+def commits(folder, tmp_path, monkeypatch):
+    """The hub's local cache without a connection, where both models have a branch and a tag; their commits."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    made = {}
+    for number, (name, ref) in enumerate((name, ref) for name in ("m2f", "clip") for ref in ("main", "v1")):
+        cached, commit = tmp_path / f"models--acme--{name}", f"{number:x}" * 40
+        shutil.copytree(folder / name, cached / "snapshots" / commit)
+        (cached / "refs").mkdir(exist_ok=True)
+        (cached / "refs" / ref).write_text(commit)
+        made[name, ref] = commit
+    return made
 
 
 def test_who_it_is(detector):
@@ -64,6 +90,21 @@ def test_who_it_is(detector):
     hashes = judge.revision.split(" + ")
     assert [len(text) for text in hashes] == [12, 12]
     assert hashes[0] != hashes[1]
+
+
+def test_the_revision_that_is_asked_for_is_loaded_and_recorded(commits, tmp_path):
+    options = LocalOptions("acme/m2f", "acme/clip", detector_revision="v1")
+    judge, asker = find_judge("local", Answers(tmp_path / "answers.jsonl"), local=options)
+    assert asker.judge == judge == ("m2f + clip", f"{commits['m2f', 'v1']} + {commits['clip', 'main']}")
+    pinned = LocalOptions("acme/m2f", "acme/clip", clip_revision=commits["clip", "v1"])
+    assert local_detector(pinned)[1].revision == f"{commits['m2f', 'main']} + {commits['clip', 'v1']}"
+
+
+@pytest.mark.parametrize("name", ["detector", "clip"])
+def test_a_folder_has_no_revision(folder, name):
+    folders = {"detector": str(folder / "m2f"), "clip": str(folder / "clip")}
+    with pytest.raises(ValueError, match=f"revision v1 belongs to a hub id, but {folders[name]} is a folder"):
+        LocalOptions(**folders, **{f"{name}_revision": "v1"})
 
 
 def test_boxes_and_names(detector):

@@ -40,11 +40,22 @@ class LocalOptions:
         detector: Folder or hub id of a Mask2Former for COCO's instances, with its image processor.
         clip: Folder or hub id of a CLIP model, with its processor and tokenizer.
         device: Where they run.
+        detector_revision: Branch, tag or commit of a hub id; None = its main branch. Rows and reports hold the commit.
+        clip_revision: Likewise.
     """
 
     detector: str
     clip: str
     device: str = "cpu"
+    detector_revision: str | None = None
+    clip_revision: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a revision of a folder, which has none."""
+        for name, revision in ((self.detector, self.detector_revision), (self.clip, self.clip_revision)):
+            if revision is not None and Path(name).is_dir():
+                message = f"revision {revision} belongs to a hub id, but {name} is a folder: leave it out"
+                raise ValueError(message)
 
 
 class Mask2FormerDetector:
@@ -64,15 +75,22 @@ class Mask2FormerDetector:
             message = "local models need torch and transformers: pip install 'unipic2-evals[local]'"
             raise ValueError(message) from None
         self.device = options.device
-        self.processor = transformers.AutoImageProcessor.from_pretrained(options.detector)
-        detector = transformers.Mask2FormerForUniversalSegmentation.from_pretrained(options.detector)
+        sources = ((options.detector, options.detector_revision), (options.clip, options.clip_revision))
+        self.revisions = [_revision(*source) for source in sources]
+        """Of detector and CLIP: the hub's commit, or a hash over the weights of a folder."""
+        seen, told = (
+            {} if Path(name).is_dir() else {"revision": revision}
+            for (name, _), revision in zip(sources, self.revisions, strict=True)
+        )
+        self.processor = transformers.AutoImageProcessor.from_pretrained(options.detector, **seen)
+        detector = transformers.Mask2FormerForUniversalSegmentation.from_pretrained(options.detector, **seen)
         if detector.config.num_labels != len(OBJECT_NAMES):
             message = f"{options.detector}: expected {len(OBJECT_NAMES)} classes (COCO instances), got "
             raise ValueError(message + str(detector.config.num_labels))
         self.detector = detector.eval().to(self.device)
-        self.clip = transformers.CLIPModel.from_pretrained(options.clip).eval().to(self.device)
-        self.clip_processor = transformers.AutoImageProcessor.from_pretrained(options.clip)
-        self.tokenizer = transformers.AutoTokenizer.from_pretrained(options.clip)
+        self.clip = transformers.CLIPModel.from_pretrained(options.clip, **told).eval().to(self.device)
+        self.clip_processor = transformers.AutoImageProcessor.from_pretrained(options.clip, **told)
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(options.clip, **told)
         self._classifiers: dict[str, Any] = {}
 
     def __call__(self, images: Sequence[Pixels]) -> list[Detected]:
@@ -126,18 +144,14 @@ class Mask2FormerDetector:
 
 
 def local_detector(options: LocalOptions) -> tuple[Mask2FormerDetector, JudgeId]:
-    """Build the detector, and say who it is: names of both checkpoints, and hashes of their weights.
+    """Build the detector, and say who it is: names of both checkpoints, and their commits or hashes of their weights.
 
     Raises:
         ValueError: See `Mask2FormerDetector`.
     """
     detector = Mask2FormerDetector(options)
     names = " + ".join(Path(name).name for name in (options.detector, options.clip))
-    revisions = [
-        _revision(name, model.config)
-        for name, model in ((options.detector, detector.detector), (options.clip, detector.clip))
-    ]
-    return detector, JudgeId(names, " + ".join(revisions))
+    return detector, JudgeId(names, " + ".join(detector.revisions))
 
 
 def _features(output: Any) -> Any:
@@ -152,9 +166,11 @@ def _box(mask: Any) -> list[float]:
     return [float(xs.min()), float(ys.min()), float(xs.max() + 1), float(ys.max() + 1)]
 
 
-def _revision(name: str, config: Any) -> str:
+def _revision(name: str, revision: str | None) -> str:
     """Return the hub's commit, or a hash over the weights of a folder."""
     if not Path(name).is_dir():
-        return str(config._commit_hash)
+        from transformers.utils import cached_file
+
+        return Path(cached_file(name, "config.json", revision=revision or "main")).parent.name  # snapshots/COMMIT
     weights = sorted(path for path in Path(name).iterdir() if path.suffix in {".safetensors", ".bin"})
     return hashlib.sha256("".join(file_hash(path) for path in weights).encode()).hexdigest()[:12]
