@@ -36,6 +36,19 @@ def test_longer_edge_is_exact_and_aspect_ratio_is_kept():
     assert SIZES.fit_longer_edge(400, 300, 1024) == (1024, 768)
 
 
+@pytest.mark.parametrize(
+    ("asked", "target", "reference"),
+    [
+        ((), (496, 336), (496, 336)),
+        ((None, 512), (496, 512), (496, 336)),
+        ((1024, 688), (1024, 688), (1024, 688)),
+        ((128, 128), (128, 128), (160, 112)),
+    ],
+)
+def test_the_reference_of_an_edit_keeps_its_shape(asked, target, reference):
+    assert SIZES.of_edit((500, 333), *asked) == (target, reference)
+
+
 @pytest.mark.parametrize(("height", "width"), [(500, 512), (512, 0), (8, 512), (512, 6160), (-16, 512)])
 def test_impossible_sizes_name_the_nearest(height, width):
     with pytest.raises(ImpossibleSizeError, match=r"makes multiples of 16 from 16 to 6144. The nearest is \d+"):

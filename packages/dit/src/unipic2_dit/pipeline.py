@@ -268,12 +268,7 @@ class StableDiffusion3KontextPipeline(DiffusionPipeline, SD3LoraLoaderMixin):
             default = sizes.default
             target = sizes.check(height or default[0], width or default[1])
             return target, target
-        own = own_size(pictures)
-        kept = sizes.keep(*own)
-        target = sizes.check(height or kept[0], width or kept[1])
-        # Asked for another size, the reference follows in pixels but keeps its shape: nothing is cropped or stretched.
-        same_shape = sizes.fit_longer_edge(*own, max(target)) == target
-        return target, target if same_shape or target == kept else sizes.keep(*own, pixels=target[0] * target[1])
+        return sizes.of_edit(own_size(pictures), height, width)
 
     def _encode_references(
         self,

@@ -90,6 +90,27 @@ class Sizes:
         self.check(longer_edge, longer_edge)
         return self._scaled(height, width, longer_edge / max(height, width))
 
+    def of_edit(
+        self, own: tuple[int, int], height: int | None = None, width: int | None = None
+    ) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return the sizes of an edit's result and of its reference.
+
+        Asked for another shape, the reference follows in pixels but keeps its own: nothing is cropped or stretched.
+
+        Args:
+            own: Size of the picture that is edited.
+            height: Height of the result; by default the picture's own, rounded.
+            width: Its width, likewise.
+
+        Raises:
+            ImpossibleSizeError: If the checkpoint can't make it.
+        """
+        kept = self.keep(*own)
+        target = self.check(height or kept[0], width or kept[1])
+        if target == kept or self.fit_longer_edge(*own, max(target)) == target:
+            return target, target
+        return target, self.keep(*own, pixels=target[0] * target[1])
+
     def _scaled(self, height: int, width: int, scale: float) -> tuple[int, int]:
         scale = min(scale, self.max_edge / max(height, width))
         if min(height, width) * scale < self.multiple / 2:

@@ -142,7 +142,7 @@ def target_size(sizes: Sizes, size: Size) -> tuple[int, int]:
 
 
 def edit_sizes(sizes: Sizes, own: tuple[int, int], size: Size) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return the sizes of an edit's result and of its reference, as the DiT's pipeline does.
+    """Return the sizes of an edit's result and of its reference.
 
     Args:
         sizes: What the checkpoint can make.
@@ -152,16 +152,9 @@ def edit_sizes(sizes: Sizes, own: tuple[int, int], size: Size) -> tuple[tuple[in
     Raises:
         ImpossibleSizeError: If the checkpoint can't make it.
     """
-    kept = sizes.keep(*own)
     if size is None:
-        return kept, kept
-    if isinstance(size, int):
-        size = sizes.fit_longer_edge(*own, size)
-    target = sizes.check(*size)
-    # Asked for another shape, the reference follows in pixels but keeps its own: nothing is cropped or stretched.
-    if target in (kept, sizes.fit_longer_edge(*own, max(target))):
-        return target, target
-    return target, sizes.keep(*own, pixels=target[0] * target[1])
+        return sizes.of_edit(own)
+    return sizes.of_edit(own, *(sizes.fit_longer_edge(*own, size) if isinstance(size, int) else size))
 
 
 def picture_digest(picture: Image.Image) -> str:
