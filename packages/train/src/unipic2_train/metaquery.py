@@ -29,10 +29,12 @@ from unipic2_train.objectives.flow_matching import (
     flow_matching_loss,
     loss_at_levels,
 )
-from unipic2_train.pictures import Conditions, EncodedBatch, FrozenPictures
+from unipic2_train.pictures import EncodedBatch, FrozenPictures
 from unipic2_train.sampler import SamplingConfig, generate
 from unipic2_train.system import build_transformer
 from unipic2_train.weights import full_values
+from unipic2_unified.denoising import Conditions
+from unipic2_unified.variants import Reference, read_reference, sees
 from unipic2_vlm import QueryEncoder
 
 if TYPE_CHECKING:
@@ -44,10 +46,8 @@ if TYPE_CHECKING:
     from unipic2_connector import StableDiffusion3Conditioner
     from unipic2_data.batch import Batch
 
-__all__ = ["MetaQuery", "MetaQueryConfig", "MetaQueryParts", "Reference", "Trained", "frozen_metaquery"]
+__all__ = ["MetaQuery", "MetaQueryConfig", "MetaQueryParts", "Trained", "frozen_metaquery"]
 
-Reference = Literal["vlm", "dit", "both"]
-"""Who sees the picture that is edited."""
 Trained = Literal["connector", "transformer", "both"]
 """What learns: queries and connector, the DiT, or both."""
 
@@ -126,13 +126,13 @@ class MetaQueryParts(FrozenPictures):
             raise ValueError(msg)
         conditioning = self.read(batch.prompts if prompts is None else prompts, batch)
         encoded = self._encoded(batch, conditioning, None, posterior_seed)
-        return replace(encoded, references=None) if self.reference == "vlm" else encoded
+        return encoded if sees("dit", self.reference) else replace(encoded, references=None)
 
     @torch.no_grad()
     def conditions(self, batch: Batch, *, guided: bool = True) -> Conditions:
         """Return what pictures are sampled from; the negative rows see the pictures that the positive ones see."""
         negative = self.read([""] * (len(batch) if self._sees(batch) else 1), batch) if guided else None
-        pixels = None if self.reference == "vlm" else batch.references
+        pixels = batch.references if sees("dit", self.reference) else None
         references = None if pixels is None else self.encode_pixels(pixels)
         return Conditions(self.read(batch.prompts, batch), negative, references)
 
@@ -154,19 +154,19 @@ class MetaQueryParts(FrozenPictures):
         return Conditioning(*self.metaquery(prompts, pictures, edit=edit, device=self.device))
 
     def _sees(self, batch: Batch) -> bool:
-        return batch.kind == "edit" and self.reference != "dit"
+        return batch.kind == "edit" and sees("vlm", self.reference)
 
 
 def frozen_metaquery(source: str | Path, vlm: str | Path, device: torch.device) -> MetaQueryParts:
     """Load a MetaQuery checkpoint whose conditioner is not trained: what reinforcement conditions its policy with.
 
     Raises:
-        CheckpointError: The checkpoint has no conditioner, or its weights do not fit.
+        CheckpointError: The checkpoint has no conditioner, or its weights do not fit, or it says nonsense about who
+            sees the picture that is edited.
         ValueError: The conditioner is for another VLM.
     """
     folder = checkpoint.resolve_folder(source)
-    reference = checkpoint.read_config(folder, "conditioner").get("reference", "both")
-    parts = MetaQueryParts(folder, vlm, reference, device)
+    parts = MetaQueryParts(folder, vlm, read_reference(folder, "metaquery"), device)
     parts.read_by(load_conditioner(folder, device=device).requires_grad_(False))
     return parts
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
     from unipic2_data.batch import Batch
     from unipic2_dit.conditioning import Conditioning
+    from unipic2_unified.denoising import Conditions
 
-__all__ = ["Conditions", "EncodedBatch", "FrozenPictures"]
+__all__ = ["EncodedBatch", "FrozenPictures", "frozen_vae"]
 
 
 @dataclass
@@ -55,17 +56,6 @@ class EncodedBatch:
     weight: Tensor
 
 
-class Conditions(NamedTuple):
-    """What pictures are sampled from."""
-
-    positive: Conditioning
-    """The prompts, B rows."""
-    negative: Conditioning | None
-    """What guidance leads away from, the empty prompt: B rows, or one for all; ``None`` without guidance."""
-    references: Tensor | None
-    """Scaled clean latents of the reference, (B, C, h', w'), or ``None``."""
-
-
 class FrozenPictures(ABC):
     """VAE and scheduler of a checkpoint folder.
 
@@ -79,8 +69,7 @@ class FrozenPictures(ABC):
         self, source: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> None:
         self.folder = checkpoint.resolve_folder(source)
-        self.vae: AutoencoderKL = checkpoint.load_component(self.folder, "vae", dtype=dtype, device=device)
-        self.vae.requires_grad_(False).to(memory_format=torch.channels_last)
+        self.vae = frozen_vae(self.folder, device, dtype)
         self.scheduler: FlowMatchEulerDiscreteScheduler = checkpoint.load_component(self.folder, "scheduler")
         self._identities: dict[str, str] = {}
 
@@ -99,6 +88,8 @@ class FrozenPictures(ABC):
     @abstractmethod
     def conditions(self, batch: Batch, *, guided: bool = True) -> Conditions:
         """Return what pictures for a batch's prompts, and references, are sampled from; pixels are not looked at.
+
+        What guidance leads away from is the empty prompt.
 
         Args:
             batch: B rows.
@@ -172,3 +163,10 @@ class FrozenPictures(ABC):
             unconditional=unconditional,
             weight=batch.weight.to(self.device),
         )
+
+
+def frozen_vae(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> AutoencoderKL:
+    """Load the VAE of a checkpoint folder as training has it: frozen, and in the memory format of convolutions."""
+    vae: AutoencoderKL = checkpoint.load_component(folder, "vae", dtype=dtype, device=device)
+    vae.requires_grad_(False).to(memory_format=torch.channels_last)
+    return vae

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unipic2_data.randomness import keyed_hash, keyed_normal
-from unipic2_dit import flow, sampling
-from unipic2_dit.vae import spatial_factor
+from unipic2_dit import sampling
+from unipic2_unified.denoising import begin, latent_shape
 
 if TYPE_CHECKING:
     from unipic2_data.batch import Batch
+    from unipic2_dit.transformer import SD3Transformer2DKontextModel
     from unipic2_train.pictures import FrozenPictures
 
 __all__ = ["SamplingConfig", "generate"]
@@ -35,7 +36,9 @@ class SamplingConfig:
 
 
 @torch.no_grad()
-def generate(transformer: nn.Module, frozen: FrozenPictures, batch: Batch, config: SamplingConfig) -> Tensor:
+def generate(
+    transformer: SD3Transformer2DKontextModel, frozen: FrozenPictures, batch: Batch, config: SamplingConfig
+) -> Tensor:
     """Generate one picture per row, from its prompt and, for edits, its reference.
 
     Args:
@@ -47,18 +50,14 @@ def generate(transformer: nn.Module, frozen: FrozenPictures, batch: Batch, confi
     Returns:
         Pictures, uint8 (B, H, W, 3), on the CPU.
     """
-    factor = spatial_factor(frozen.vae)
-    height, width = batch.size[0] // factor, batch.size[1] // factor
-    shape = (frozen.vae.config.latent_channels, height, width)
-    noise = keyed_normal(config.seed, batch.keys, [0] * len(batch), "sampling-noise", shape).to(frozen.device)
-    positive, negative, references = frozen.conditions(batch, guided=config.guidance > 1)
-    state = sampling.initial_state(
-        noise,
-        flow.sampling_sigmas(config.steps, frozen.scheduler),
-        positive,
+    shape = latent_shape(frozen.vae, batch.size)
+    state = begin(
+        transformer,
+        frozen.scheduler,
+        keyed_normal(config.seed, batch.keys, [0] * len(batch), "sampling-noise", shape).to(frozen.device),
+        frozen.conditions(batch, guided=config.guidance > 1),
+        steps=config.steps,
         guidance=config.guidance,
-        negative=negative,
-        references=references,
         generators=[_generator(config.seed, key) for key in batch.keys],
     )
     return frozen.decode(sampling.denoise(transformer, state, dynamics=sampling.dynamics_of(frozen.scheduler)))

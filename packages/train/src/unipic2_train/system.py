@@ -23,8 +23,9 @@ from unipic2_dit.parallelize import shard
 from unipic2_dit.text import TextConditioner
 from unipic2_dit.transformer import SD3Transformer2DKontextModel
 from unipic2_train import encoding
-from unipic2_train.pictures import Conditions, EncodedBatch, FrozenPictures
+from unipic2_train.pictures import EncodedBatch, FrozenPictures
 from unipic2_train.weights import fill, stored_values
+from unipic2_unified.denoising import Conditions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

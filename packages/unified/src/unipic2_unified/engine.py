@@ -29,6 +29,7 @@ from unipic2_dit.resolution import Sizes
 from unipic2_dit.sampling import DenoisingState
 from unipic2_unified import variants
 from unipic2_unified.checkpoint import Parts
+from unipic2_unified.denoising import Conditions, begin, latent_shape
 from unipic2_unified.encoders import MetaQueryEncoders, Prompt
 from unipic2_unified.errors import RequestError
 from unipic2_unified.prompts import CACHE_BYTES, PromptCache
@@ -130,7 +131,7 @@ class Engine:
         picture = upright_rgb(request.image)
         size, reference_size = edit_sizes(self.sizes, (picture.height, picture.width), request.size)
         seen = self._as_seen(picture, reference_size)
-        in_transformer = reference_size if self.reference != "vlm" else None
+        in_transformer = reference_size if variants.sees("dit", self.reference) else None
         return Job(request, size, seen, picture_digest(seen), in_transformer)
 
     @torch.no_grad()
@@ -158,18 +159,15 @@ class Engine:
             raise RequestError(msg)
         if conditioning is None:
             conditioning, negative = self._conditioning(jobs)
-        (height, width), requests = jobs[0].size, [job.request for job in jobs]
-        factor, multiple = vae.spatial_factor(self.parts.vae), self.sizes.multiple
+        requests = [job.request for job in jobs]
         generators = [torch.Generator().manual_seed(request.seed) for request in requests]
-        shape = (self.parts.transformer.config.in_channels, height // factor, width // factor)
-        num_tokens = (height // multiple) * (width // multiple)
-        return sampling.initial_state(
-            sampling.draw_noise(shape, generators, self.device),
-            [flow.sampling_sigmas(each.steps, self.parts.scheduler, num_tokens=num_tokens) for each in requests],
-            conditioning.to(self.device),
-            guidance=torch.tensor([request.guidance for request in requests]),
-            negative=None if negative is None else negative.to(self.device),
-            references=self._references(jobs),
+        return begin(
+            self.parts.transformer,
+            self.parts.scheduler,
+            sampling.draw_noise(latent_shape(self.parts.vae, jobs[0].size), generators, self.device),
+            Conditions(conditioning, negative, self._references(jobs)),
+            steps=[request.steps for request in requests],
+            guidance=[request.guidance for request in requests],
             generators=generators,
         )
 
@@ -228,7 +226,7 @@ class Engine:
         """Return a prompt as the encoders tell it from others."""
         if self.variant != "metaquery":
             return Prompt(text)
-        if picture is None or self.reference == "dit":
+        if picture is None or not variants.sees("vlm", self.reference):
             return Prompt(text, edit)
         return Prompt(text, edit, picture, digest or picture_digest(picture))
 

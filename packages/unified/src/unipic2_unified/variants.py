@@ -8,7 +8,16 @@ from typing import Literal, get_args
 from unipic2_dit.checkpoint import CheckpointError, has_component, read_config
 from unipic2_unified.errors import NotCapableError
 
-__all__ = ["Capability", "Reference", "Variant", "capabilities", "check_capable", "read_reference", "read_variant"]
+__all__ = [
+    "Capability",
+    "Reference",
+    "Variant",
+    "capabilities",
+    "check_capable",
+    "read_reference",
+    "read_variant",
+    "sees",
+]
 
 Variant = Literal["sd3", "kontext", "metaquery"]
 """``sd3``: a plain SD3 text-to-image model; ``kontext``: UniPic2's DiT behind text encoders; ``metaquery``: the same
@@ -63,6 +72,11 @@ def read_reference(folder: Path, variant: Variant) -> Reference:
         msg = f"{folder / 'conditioner' / 'config.json'} has reference {found!r}; known are 'vlm', 'dit' and 'both'."
         raise CheckpointError(msg)
     return found
+
+
+def sees(who: Literal["vlm", "dit"], reference: Reference) -> bool:
+    """Tell whether one of the two sees the picture that is edited."""
+    return reference in (who, "both")
 
 
 def capabilities(variant: Variant, *, has_vlm: bool) -> frozenset[Capability]:

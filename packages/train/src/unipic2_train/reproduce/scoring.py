@@ -20,8 +20,7 @@ from unipic2_train.reproduce.grid import Measured, Scored
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torch import nn
-
+    from unipic2_dit.transformer import SD3Transformer2DKontextModel
     from unipic2_train.pictures import FrozenPictures
     from unipic2_train.sampler import SamplingConfig
 
@@ -86,7 +85,7 @@ def score_kontext(run: Path, samples: int, measures: Mapping[str, str] = MEASURE
     return {name: _measured(values) for name, values in found.items()}, pictures
 
 
-def _loaded(run: Path, model: dict[str, Any]) -> tuple[nn.Module, FrozenPictures, SamplingConfig]:
+def _loaded(run: Path, model: dict[str, Any]) -> tuple[SD3Transformer2DKontextModel, FrozenPictures, SamplingConfig]:
     """Return what a run has exported, and how it is sampled."""
     import torch
 

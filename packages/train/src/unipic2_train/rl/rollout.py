@@ -19,14 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from unipic2_data.randomness import keyed_normal
-from unipic2_dit import flow, sampling, sde
-from unipic2_dit.vae import spatial_factor
+from unipic2_dit import sampling, sde
 from unipic2_train.rl.config import KERNELS
 from unipic2_train.rl.window import sde_window
+from unipic2_unified.denoising import Conditions, begin, latent_shape
 
 if TYPE_CHECKING:
     from unipic2_data.batch import Batch
     from unipic2_dit.sampling import DenoisingState
+    from unipic2_dit.transformer import SD3Transformer2DKontextModel
     from unipic2_train.pictures import FrozenPictures
     from unipic2_train.rl.config import RLConfig
     from unipic2_train.rl.layout import Layout
@@ -80,7 +81,12 @@ class Rollout:
 
 @torch.no_grad()
 def sample(
-    transformer: nn.Module, frozen: FrozenPictures, batch: Batch, layout: Layout, config: RLConfig, iteration: int
+    transformer: SD3Transformer2DKontextModel,
+    frozen: FrozenPictures,
+    batch: Batch,
+    layout: Layout,
+    config: RLConfig,
+    iteration: int,
 ) -> Rollout:
     """Sample this process's images of an iteration.
 
@@ -92,7 +98,7 @@ def sample(
         config: Sampling.
         iteration: Number of the iteration, which places the window.
     """
-    start = _start(frozen, batch, layout, config)
+    start = _start(transformer, frozen, batch, layout, config)
     window = sde_window(config.rollout.window, config.rollout.steps, iteration, config.seed)
     keys, visits = layout.image_keys(batch), _visits(batch, layout)
     noisy = range(config.rollout.steps - 1) if frozen.scheduler.config.stochastic_sampling else window
@@ -107,10 +113,11 @@ def sample(
     return _joined(start, parts)
 
 
-def _start(frozen: FrozenPictures, batch: Batch, layout: Layout, config: RLConfig) -> DenoisingState:
+def _start(
+    transformer: SD3Transformer2DKontextModel, frozen: FrozenPictures, batch: Batch, layout: Layout, config: RLConfig
+) -> DenoisingState:
     """Return the state of this process's images at pure noise."""
-    factor = spatial_factor(frozen.vae)
-    shape = (frozen.vae.config.latent_channels, batch.size[0] // factor, batch.size[1] // factor)
+    shape = latent_shape(frozen.vae, batch.size)
     noise = keyed_normal(config.seed, layout.image_keys(batch), _visits(batch, layout), "rollout-start", shape)
     groups = layout.group_of[layout.own]
     used, place = groups.unique(return_inverse=True)
@@ -118,13 +125,13 @@ def _start(frozen: FrozenPictures, batch: Batch, layout: Layout, config: RLConfi
     positive, negative, references = frozen.conditions(_chosen(batch, used), guided=config.rollout.guidance > 1)
     if negative is not None and len(negative.prompt_embeds) == len(used):  # or one for all
         negative = negative.rows(there)
-    return sampling.initial_state(
+    return begin(
+        transformer,
+        frozen.scheduler,
         noise.to(frozen.device),
-        flow.sampling_sigmas(config.rollout.steps, frozen.scheduler),
-        positive.rows(there),
+        Conditions(positive.rows(there), negative, None if references is None else references[there]),
+        steps=config.rollout.steps,
         guidance=config.rollout.guidance,
-        negative=negative,
-        references=None if references is None else references[there],
     )
 
 

@@ -13,8 +13,9 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from unipic2_train import optim
-from unipic2_train.metaquery import MetaQuery, MetaQueryConfig, Reference, Trained
+from unipic2_train.metaquery import MetaQuery, MetaQueryConfig, Trained
 from unipic2_train.optim import OptimizerConfig
+from unipic2_unified.variants import Reference
 
 if TYPE_CHECKING:
     from unipic2_data.batch import Batch
