@@ -4,6 +4,7 @@ import importlib.util
 import os
 import socket
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -110,3 +111,39 @@ class ThreadRunner:
 def in_thread():
     """Make what starts an engine in a thread."""
     return lambda model, max_rows=4: lambda connection: ThreadRunner(connection, model, max_rows)
+
+
+@pytest.fixture
+def held(kontext):
+    """The Kontext checkpoint as a model that takes no more steps than it is allowed, and notes the rows of each."""
+
+    class Held(type(kontext)):
+        changed, allowed, stepped = threading.Condition(), 0, []
+
+        def step(self, state):
+            with self.changed:
+                self.changed.wait_for(lambda: len(self.stepped) < self.allowed)
+                self.stepped.append(len(state.latents))
+            return super().step(state)
+
+        def allow(self, steps=10**9):
+            with self.changed:
+                self.allowed += steps
+                self.changed.notify()
+
+    model = Held(kontext.parts)
+    yield model
+    model.allow()
+
+
+@pytest.fixture(scope="session")
+def until():
+    """Wait until something is so."""
+
+    def wait(condition):
+        end = time.monotonic() + 300
+        while not condition():
+            assert time.monotonic() < end, "it never was so"
+            time.sleep(0.01)
+
+    return wait

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import statistics
 import subprocess
 import sys
 import threading
@@ -34,21 +33,18 @@ def test_many_clients_at_once(served):
     client = served.openai
 
     def one(number):
-        start = time.perf_counter()
         size = ("16x16", "24x16")[number % 2]
         made = client.images.generate(prompt=f"prompt {number % 5}", size=size, extra_body={**BODY, "seed": number})
         assert len(made.data) == 1
-        return time.perf_counter() - start
 
     with ThreadPoolExecutor(64) as pool:
         list(pool.map(one, range(64)))
         engine = psutil.Process(served.call(lambda: served.pool.pids[0]))
         before = engine.memory_info().rss
-        times = list(pool.map(one, range(128)))
+        list(pool.map(one, range(128)))
         grown = engine.memory_info().rss - before
     assert grown < 32 * 2**20
     assert served.call(lambda: served.pool.rows) == 0
-    assert statistics.median(times) < 60
 
 
 def test_kill_9_in_the_middle_of_a_request(served):
