@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["EditRewardRecord", "load_edit_reward", "reward_hash", "save_edit_reward", "vlm_hash"]
+__all__ = ["EditRewardRecord", "load_edit_reward", "read_record", "reward_hash", "save_edit_reward", "vlm_hash"]
 
 FORMAT = 1
 RECORD, HEAD, VLM = "edit_reward.json", "head.safetensors", "vlm"
@@ -104,7 +104,7 @@ def load_edit_reward(
     Raises:
         ValueError: Something is missing or damaged, or the VLM is not the one that the head belongs to.
     """
-    record = _read_record(folder)
+    record = read_record(folder)
     source = resolve_folder(folder / VLM if record.vlm is None else home.path(record.vlm))
     found = vlm_hash(source)
     if found != record.vlm_hash:
@@ -135,7 +135,12 @@ def reward_hash(folder: Path, record: EditRewardRecord) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
-def _read_record(folder: Path) -> EditRewardRecord:
+def read_record(folder: Path) -> EditRewardRecord:
+    """Read what a reward is beside its weights.
+
+    Raises:
+        ValueError: The folder is no edit reward, or its record is damaged.
+    """
     path = folder / RECORD
     if not path.is_file():
         msg = (

@@ -13,6 +13,7 @@ GRIDS = {
     "pretrain": ("unipic2_train.reproduce.pretrain:pretrain", 400),
     "pdtr": ("unipic2_train.reproduce.pdtr:pdtr", 40),
     "metaquery": ("unipic2_train.reproduce.metaquery:metaquery", 300),
+    "edit-reward": ("unipic2_train.reproduce.edit_reward:edit_reward", 40),
     "rl-presets": ("unipic2_train.reproduce.rl_presets:rl_presets", 40),
 }
 """What can be reproduced: functions of preset, seeds, steps and samples that return a `Grid`, and their usual steps."""
@@ -37,7 +38,8 @@ def reproduce(
     Args:
         name: pretrain (C1: one network for both tasks against two single-task networks), metaquery (C2 and C3: who
             sees the reference, and what the joint stage trains), pdtr (C4 and C5: reinforcement in stages, its order,
-            and mixed) or rl-presets (the report's settings, faster ones, NFT).
+            and mixed), edit-reward (a learnt edit reward against the verifier, home:PRESET/edit-reward) or rl-presets
+            (the report's settings, faster ones, NFT).
         preset: Preset of the recipes: tiny, or debug to try the machinery in seconds.
         seeds: Number of seeds.
         steps: Optimiser steps of a single-task run (pretrain: 400) or joint one (metaquery: 300), or iterations of a

@@ -23,7 +23,18 @@ if TYPE_CHECKING:
     from unipic2_train.reproduce.grid import Grid, Pace
     from unipic2_train.reproduce.verdicts import Cells
 
-__all__ = ["Curve", "Reached", "arm_curve", "first_reach", "pace_of", "read_curve", "started_at", "tracking_client"]
+__all__ = [
+    "Curve",
+    "Reached",
+    "arm_curve",
+    "first_reach",
+    "history",
+    "pace_of",
+    "read_curve",
+    "started_at",
+    "tracked_run",
+    "tracking_client",
+]
 
 PHASES = ("sample", "score", "optimise")
 SCORES = ("t2i/exact", "edit/exact")
@@ -62,19 +73,13 @@ def read_curve(run: Path) -> Curve | None:
     """
     from mlflow.exceptions import MlflowException
 
-    run_id = _run_id(run)
+    run_id = tracked_run(run)
     if run_id is None:
         return None
     client = tracking_client(run)
-
-    def history(name: str) -> dict[int, float]:
-        # In the order in which they were logged: of an iteration that a resumed run did again, the last counts.
-        logged = sorted(client.get_metric_history(run_id, name), key=lambda metric: metric.timestamp)
-        return {metric.step: metric.value for metric in logged}
-
     try:
-        phases = [history(f"speed/{phase}_seconds") for phase in PHASES]
-        scores = {name: history(f"validation/{name}") for name in SCORES}
+        phases = [history(client, run_id, f"speed/{phase}_seconds") for phase in PHASES]
+        scores = {name: history(client, run_id, f"validation/{name}") for name in SCORES}
     except MlflowException:
         return None
     points = sorted(set.intersection(*(set(values) for values in scores.values())))
@@ -97,6 +102,18 @@ def tracking_client(run: Path) -> MlflowClient:
     from unipic2_train.tracking import TRACKING_VARIABLE
 
     return MlflowClient(os.environ.get(TRACKING_VARIABLE) or f"sqlite:///{run.parent / 'mlflow.db'}")
+
+
+def history(client: MlflowClient, run_id: str, name: str) -> dict[int, float]:
+    """Return the values of a metric by step; of a step that a resumed run did again, the last counts."""
+    logged = sorted(client.get_metric_history(run_id, name), key=lambda metric: metric.timestamp)
+    return {metric.step: metric.value for metric in logged}
+
+
+def tracked_run(run: Path) -> str | None:
+    """Return the id of a run's record in MLflow; None if it was not tracked."""
+    file = run / "run.json"
+    return json.loads(file.read_text(encoding="utf-8"))["mlflow_run_id"] if file.is_file() else None
 
 
 def arm_curve(cells: Cells, arm: str) -> Curve | None:
@@ -157,8 +174,3 @@ def first_reach(places: Sequence[float], values: Sequence[float], target: float)
         if next_value >= target:
             return place + (target - value) / (next_value - value) * (next_place - place)
     return None
-
-
-def _run_id(run: Path) -> str | None:
-    file = run / "run.json"
-    return json.loads(file.read_text(encoding="utf-8"))["mlflow_run_id"] if file.is_file() else None

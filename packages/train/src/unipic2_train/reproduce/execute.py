@@ -26,7 +26,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from unipic2_train import home, recipes
-from unipic2_train.reproduce.curves import tracking_client
+from unipic2_train.reproduce.curves import tracked_run, tracking_client
 from unipic2_train.reproduce.grid import Cell, Grid, nested
 
 __all__ = ["GridError", "committed", "hardware", "run_grid", "train_cell"]
@@ -178,6 +178,8 @@ def _run_cell(
         "scores": scores,
         "curve": grid.curve(run) if grid.curve else None,
     }
+    if grid.watch is not None:
+        facts["watched"] = grid.watch(run)
     _write(_commit_file(out, cell), json.dumps(facts) + "\n")
 
 
@@ -202,8 +204,7 @@ def _adopt(cell: Cell, run: Path, parent: Path | None) -> None:
 
 def _mlflow(run: Path) -> dict[str, str]:
     """Return where the run is in MLflow; empty if it was not tracked."""
-    file = run / "run.json"
-    run_id = json.loads(file.read_text())["mlflow_run_id"] if file.is_file() else None
+    run_id = tracked_run(run)
     if run_id is None:
         return {}
     from mlflow.exceptions import MlflowException

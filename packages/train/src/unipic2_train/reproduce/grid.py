@@ -16,6 +16,7 @@ from unipic2_train import recipes
 if TYPE_CHECKING:
     from unipic2_train.callbacks.grid import GridCell
     from unipic2_train.reproduce.curves import Curve
+    from unipic2_train.reproduce.watch import Watched
 
 __all__ = ["Cell", "Claim", "Grid", "Measured", "Pace", "Scored", "nested", "short_recipe"]
 
@@ -115,6 +116,7 @@ class Grid:
         settings: What else decides about results; a folder of other settings is not gone on with.
         curve: Reads how a finished run learnt, from its folder; None if it was not looked at on the way.
         paces: What the curves are asked.
+        watch: Reads what a finished run watched at each iteration, by task, from its folder; None if there is nothing.
     """
 
     name: str
@@ -128,6 +130,7 @@ class Grid:
     settings: dict[str, Any] = field(default_factory=dict)
     curve: Callable[[Path], Curve | None] | None = None
     paces: list[Pace] = field(default_factory=list)
+    watch: Callable[[Path], dict[str, Watched] | None] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a grid that contradicts itself."""

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unipic2_evals.report import Interval, format_interval, markdown_table
 from unipic2_train.reproduce.curves import SCORES, arm_curve, pace_of
-from unipic2_train.reproduce.plots import plot_arms, plot_curves, plot_differences
+from unipic2_train.reproduce.plots import plot_arms, plot_curves, plot_differences, plot_watched
 from unipic2_train.reproduce.verdicts import SEEDS_FOR_A_VERDICT, Cells, Compared, arm_interval, compare, overall
+from unipic2_train.reproduce.watch import TASKS
+from unipic2_train.reproduce.watch import rows as watched_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,6 +66,9 @@ def write_page(grid: Grid, cells: Cells, out: Path, command: str) -> list[Path]:
     if any(arm_curve(cells, arm) for arm in grid.arms):
         plots["curves"] = folder / f"{name}-curves.png"
         plot_curves(grid, cells, plots["curves"])
+    for task in _watched_tasks(cells):
+        plots[f"watched-{task}"] = folder / f"{name}-watched-{task}.png"
+        plot_watched(grid, cells, task, plots[f"watched-{task}"])
     grids = {}
     for cell in grid.cells:  # the first finished seed of each arm
         source = out / "cells" / f"{cell.name}.png"
@@ -109,6 +114,7 @@ def blocks(
     page.append(Block("picture", "scores of arms", file=plots["arms"]))
     if "curves" in plots:
         page += _learning(grid, cells, plots["curves"])
+    page += _watching(grid, cells, plots)
     for measure in list(grid.measures)[:2]:
         page += [
             Block("heading", f"By category: {grid.measures[measure]}"),
@@ -209,6 +215,23 @@ def _learning(grid: Grid, cells: Cells, plot: Path) -> list[Block]:
     table = [titles, *(_pace_row(grid, cells, pace) for pace in grid.paces)]
     words = "How soon an arm first gains what another one gains in all, on the line through its mean curve's points."
     return [*page, Block("table", rows=table), Block("text", words)]
+
+
+def _watching(grid: Grid, cells: Cells, plots: dict[str, Path]) -> list[Block]:
+    """Return what runs watched against reward hacking: a table and a picture for each task that was reinforced."""
+    page = []
+    for task in _watched_tasks(cells):
+        page += [
+            Block("heading", f"Watched in every iteration: {task}"),
+            Block("table", rows=watched_rows(grid, cells, task)),
+            Block("picture", f"watched, {task}", file=plots[f"watched-{task}"]),
+        ]
+    words = "Means over the first tenth of a run's iterations and over the last, of the pictures that it learns from."
+    return [*page, Block("text", words)] if page else []
+
+
+def _watched_tasks(cells: Cells) -> list[str]:
+    return [task for task in TASKS if any(task in (cell.get("watched") or {}) for cell in cells.values())]
 
 
 def _pace_row(grid: Grid, cells: Cells, pace: Pace) -> list[str]:

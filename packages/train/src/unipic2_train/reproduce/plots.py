@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from unipic2_train.reproduce.curves import AXES, SCORES, arm_curve, started_at
 from unipic2_train.reproduce.verdicts import Cells, Compared, arm_interval
+from unipic2_train.reproduce.watch import arm_watched, words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from unipic2_train.reproduce.grid import Grid
 
-__all__ = ["plot_arms", "plot_curves", "plot_differences"]
+__all__ = ["plot_arms", "plot_curves", "plot_differences", "plot_watched"]
 
 INK, PALE, DOT = "#1f3b57", "#9db8d2", "#c2570c"
 
@@ -83,6 +84,31 @@ def plot_curves(grid: Grid, cells: Cells, file: Path) -> None:
                 place.plot(across, curve["scores"][measure], style, color=color, marker=".", label=arm)
             place.set_xlabel("minutes" if unit > 1 else axis, fontsize=9)
     panels[0][-1].legend(fontsize=8)
+    figure.savefig(file, dpi=110)
+
+
+def plot_watched(grid: Grid, cells: Cells, task: str, file: Path) -> None:
+    """Draw what was watched of a task by iterations: a panel a value, a line an arm."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    arms = list(grid.arms)
+    shown = {arm: found for arm in arms if (found := arm_watched(cells, arm, task)) is not None}
+    names = list(dict.fromkeys(name for found in shown.values() for name in found["values"]))
+    across = 4
+    down = -(-len(names) // across)
+    figure = Figure(figsize=(3.4 * across, 2.8 * down), layout="constrained")
+    panels = list(figure.subplots(down, across, squeeze=False).flat)
+    for place, name in zip(panels, names, strict=False):
+        for arm, found in shown.items():
+            if name in found["values"]:
+                color = colormaps["tab10"](arms.index(arm) % 10)
+                place.plot(found["iterations"], found["values"][name], color=color, label=arm)
+        place.set_title(words(name), fontsize=9)
+        place.set_xlabel("iterations", fontsize=8)
+    for place in panels[len(names) :]:
+        place.set_axis_off()
+    panels[0].legend(fontsize=8)
     figure.savefig(file, dpi=110)
 
 
