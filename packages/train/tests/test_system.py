@@ -12,6 +12,14 @@ from unipic2_train.encoding import weights_hash
 from unipic2_train.system import AdapterConfig, FrozenParts, build_transformer, initial_value
 
 
+def test_a_shift_that_depends_on_the_size_is_refused(foundation, tmp_path):
+    folder = shutil.copytree(foundation, tmp_path / "model")
+    file = folder / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"use_dynamic_shifting": True}))
+    with pytest.raises(ValueError, match="training draws noise levels by one shift"):
+        FrozenParts(folder)
+
+
 def test_an_embedding_does_not_depend_on_what_was_embedded_before(foundation, batch):
     """Bit for bit: a resumed run starts with nothing embedded."""
     prompts = list(dict.fromkeys([*batch("t2i", 24).prompts, *batch("edit", 24).prompts]))

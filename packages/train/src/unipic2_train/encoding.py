@@ -17,7 +17,7 @@ from unipic2_data.cache.build_text import TextEncoder
 from unipic2_data.randomness import keyed_normal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from diffusers import AutoencoderKL
     from transformers import PreTrainedTokenizerBase
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "check_encoders",
     "draw",
+    "frozen_hash",
     "identity_of",
     "moments",
     "picture_encoder",
@@ -60,15 +61,9 @@ def scaled(vae: AutoencoderKL, latents: Tensor) -> Tensor:
     return (latents.float() - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
 
 
-def picture_encoder(frozen: FrozenParts) -> PictureEncoder:
+def picture_encoder(vae: AutoencoderKL) -> PictureEncoder:
     """Return the autoencoder's encoder for `unipic2_data.cache`."""
-
-    def encode(pixels: Tensor) -> Tensor:
-        found = frozen.moments(pixels)
-        assert found is not None
-        return found
-
-    return PictureEncoder(frozen.identity("latents"), encode)
+    return PictureEncoder(identity_of(vae), lambda pixels: moments(vae, pixels.to(vae.device)))
 
 
 def text_encoder(frozen: FrozenParts) -> TextEncoder:
@@ -98,14 +93,14 @@ def check_encoders(batch: Batch, identity: Callable[[Literal["latents", "text"]]
 
 def weights_hash(*modules: nn.Module) -> str:
     """Return the sha256 of all weights and buffers, by name; of sharded ones, of this rank's share."""
-    digest = hashlib.sha256()
-    for module in modules:
-        for name, value in module.state_dict().items():
-            digest.update(name.encode())
-            local = value.to_local() if isinstance(value, DTensor) else value
-            # reshape: a 1x1 convolution in channels_last is contiguous, yet its last stride is not 1.
-            digest.update(local.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return _hash(pair for module in modules for pair in module.state_dict().items())
+
+
+def frozen_hash(module: nn.Module) -> str:
+    """Return the same of what training leaves as it is: buffers, and parameters that ask for no gradient."""
+    values = module.state_dict()  # first: it gathers what is sharded where it belongs
+    trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    return _hash((name, value) for name, value in values.items() if name not in trained)
 
 
 def identity_of(encoder: AutoencoderKL | TextConditioner) -> str:
@@ -116,6 +111,16 @@ def identity_of(encoder: AutoencoderKL | TextConditioner) -> str:
     tokenizers = (encoder.tokenizer, encoder.tokenizer_2, encoder.tokenizer_3)
     facts += ["none" if tokenizer is None else _vocabulary(tokenizer) for tokenizer in tokenizers]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+
+def _hash(values: Iterable[tuple[str, Tensor]]) -> str:
+    digest = hashlib.sha256()
+    for name, value in values:
+        digest.update(name.encode())
+        local = value.to_local() if isinstance(value, DTensor) else value
+        # reshape: a 1x1 convolution in channels_last is contiguous, yet its last stride is not 1.
+        digest.update(local.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _vocabulary(tokenizer: PreTrainedTokenizerBase) -> str:

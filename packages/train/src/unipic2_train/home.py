@@ -20,7 +20,7 @@ from unipic2_train import recipes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["HomeError", "folder", "path", "provide", "publish", "references"]
+__all__ = ["HomeError", "folder", "path", "provide", "publish", "references", "source"]
 
 PREFIX = "home:"
 _COMMANDS = {  # what leaves which trained model
@@ -60,6 +60,15 @@ def path(reference: str) -> Path:
             raise HomeError(msg)
         return made
     return folder() / preset / f"{thing}-{_recipe_hash(preset, thing)}"
+
+
+def source(text: str) -> str | Path:
+    """Return the folder that a reference stands for; a path or a hub id stays as it is.
+
+    Raises:
+        HomeError: An unknown thing, or a model that nobody has made yet.
+    """
+    return path(text) if text.startswith(PREFIX) else text
 
 
 def provide(reference: str) -> Path:

@@ -63,6 +63,9 @@ class FrozenPictures(ABC):
         source: Checkpoint folder or hub id in the official layout.
         device: Where the VAE goes.
         dtype: Dtype of its weights.
+
+    Raises:
+        ValueError: The scheduler's shift depends on the size of a picture.
     """
 
     def __init__(
@@ -71,6 +74,12 @@ class FrozenPictures(ABC):
         self.folder = checkpoint.resolve_folder(source)
         self.vae = frozen_vae(self.folder, device, dtype)
         self.scheduler: FlowMatchEulerDiscreteScheduler = checkpoint.load_component(self.folder, "scheduler")
+        if self.scheduler.config.use_dynamic_shifting:
+            msg = (
+                f"{self.folder / 'scheduler'} has use_dynamic_shifting: its shift grows with the picture, and training "
+                "draws noise levels by one shift. Set use_dynamic_shifting false and the shift to train and sample by"
+            )
+            raise ValueError(msg)
         self._identities: dict[str, str] = {}
 
     @abstractmethod

@@ -6,8 +6,9 @@ ENCODE = """\
 usage: lightning run encode [--config RECIPE ...] --data.cache.path DIR [--key value ...]
 
 Run a recipe's VAE and text encoders over its training data once. Takes the recipe, with layers and keys, of the run
-that will train from the cache; the default is pretrain/tiny. Under torchrun or Slurm every process encodes its share.
-After an interruption, or with more data, run it again: only what is missing is done.
+that will train from the cache; the default is pretrain/tiny. Recipes of connector and joint have pictures encoded alone
+(--data.cache.text null). Under torchrun or Slurm every process encodes its share. After an interruption, or with more
+data, run it again: only what is missing is done.
 
   --data.cache.latents float32|bfloat16|null       how latents are stored (default: bfloat16)
   --data.cache.text float32|bfloat16|float8|null   how text embeddings are stored (default: bfloat16)

@@ -5,11 +5,14 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from unipic2_train.benchmarks.command import sample
 from unipic2_train.benchmarks.manifest import ManifestError
 from unipic2_train.benchmarks.sampling import PARTIAL
+from unipic2_train.conditioner import ConnectorConfig
+from unipic2_train.metaquery import MetaQuery, MetaQueryConfig
 
 QUICK = {"steps": 2, "guidance": 1.5, "device": "cpu"}
 
@@ -167,6 +170,35 @@ def test_shapesbench_gets_pictures_beside_its_truth(model, official, tmp_path):
     assert not any(name.startswith("qa/") and name.endswith("0.png") for name in found), "this model answers nothing"
     assert Image.open(out / "t2i/a/00000.png").size == (32, 32)
     assert Image.open(out / "edit/b/00000.png").size == (40, 24)
+
+
+@pytest.fixture(scope="module")
+def metaquery(model, small_vlm, tmp_path_factory):
+    """An export of `joint`: the same DiT behind a VLM and a connector."""
+    sizes = ConnectorConfig(4, 16, 32, 1, 2, positions="mrope")
+    config = MetaQueryConfig(str(model), str(small_vlm.start), connector=sizes)
+    folder = tmp_path_factory.mktemp("metaquery") / "export"
+    system = MetaQuery(config, "both", "both", torch.device("cpu"))
+    system.export(folder, {"run": "joint-1", "ema": True}, write=True)
+    return folder
+
+
+def test_a_unified_model_makes_pictures_with_its_vlm(metaquery, small_vlm, official, tmp_path):
+    given = {"data": official / "gedit.jsonl", "language": "en", **QUICK}
+    sample("gedit", str(metaquery), tmp_path / "mymodel", vlm=str(small_vlm.start), **given)
+    folder = tmp_path / "mymodel" / "fullset" / "ps_human" / "en"
+    assert (np.array(Image.open(folder / "k1.png")) != np.array(Image.open(folder / "k1_SRCIMG.png"))).any()
+    said = json.loads((tmp_path / "mymodel" / "manifest.json").read_text())["model"]
+    assert (said["run"], len(said["vlm_sha256"])) == ("joint-1", 64)
+    with pytest.raises(ValueError, match="is a MetaQuery checkpoint, which is used with the VLM"):
+        sample("gedit", str(metaquery), tmp_path / "other", **given)
+
+
+def test_a_part_of_a_size_is_completed_by_the_picture_s_own(model, official, tmp_path):
+    data = {"data": official / "basic_edit.json", "sources": official / "sources"}
+    sample("imgedit", str(model), tmp_path / "out", height=16, **data, **QUICK)
+    sizes = {name: image.shape[:2] for name, image in pictures(tmp_path / "out").items()}
+    assert sizes == {"100.png": (16, 32), "101.png": (16, 40), "102.png": (16, 32)}
 
 
 def test_batches_are_as_large_as_asked_for_and_of_one_size():

@@ -1,5 +1,6 @@
 """Encode once, train from it: the loss of training without a cache, and nothing that other encoders made."""
 
+import shutil
 from itertools import islice
 from types import SimpleNamespace
 
@@ -13,10 +14,12 @@ from unipic2_data.cache.portion import Portion
 from unipic2_data.cache.read import CacheConfig
 from unipic2_data.errors import DataError
 from unipic2_train import encoding
+from unipic2_train.conditioner import ConnectorConfig
 from unipic2_train.datamodule import ShardData
+from unipic2_train.metaquery import MetaQuery, MetaQueryConfig
 from unipic2_train.objectives.flow_matching import FlowMatchingConfig, flow_matching_loss
 from unipic2_train.system import FrozenParts
-from unipic2_train.workflows.encode import Part
+from unipic2_train.workflows.encode import Part, run
 
 
 def data_of(shapes, **options):
@@ -42,7 +45,7 @@ def encode(frozen, shapes, tmp_path_factory):
     def make(latents, text):
         folder = tmp_path_factory.mktemp("cache")
         if latents and not (halves / latents).exists():
-            LatentBuild(halves / latents, portions, encoding.picture_encoder(frozen), latents, flips=True).run()
+            LatentBuild(halves / latents, portions, encoding.picture_encoder(frozen.vae), latents, flips=True).run()
         if text and not (halves / f"text-{text}").exists():
             TextBuild(halves / f"text-{text}", portions, encoding.text_encoder(frozen), text).run()
         for name, half in (("latents", latents), ("text", text and f"text-{text}")):
@@ -131,6 +134,43 @@ def test_a_cache_of_another_size_stops_the_run(frozen, shapes, encode):
     data.size, data.bad_rate = 16, 0.0
     with pytest.raises(DataError, match=r"at 16x16: the cache .* Encode again"):
         list(islice(data.train_dataloader(), 8))
+
+
+def behind_vlm(recipe, foundation, shapes, cache, *words):
+    """Encode what a recipe of connector or joint trains on."""
+    given = {"data.path": shapes, "data.cache.path": cache, "model.metaquery.checkpoint": foundation}
+    run(["--config", recipe, *(str(word) for key, value in given.items() for word in (f"--{key}", value)), *words])
+
+
+def test_behind_a_vlm_pictures_are_encoded_alone(foundation, transformer, shapes, small_vlm, tmp_path):
+    words = ("--data.cache.latents", "float32", "--data.cache.text", "null")
+    behind_vlm("connector/debug", foundation, shapes, tmp_path / "cache", *words)
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {"latents"}
+    weights = tmp_path / "model"
+    shutil.copytree(foundation, weights)
+    transformer.save_pretrained(weights / "transformer")
+    sizes = ConnectorConfig(4, 16, 32, 1, 2, positions="mrope")
+    config = MetaQueryConfig(str(weights), str(small_vlm.start), connector=sizes)
+    system = MetaQuery(config, "connector", "both", torch.device("cpu"))
+    cache = CacheConfig(str(tmp_path / "cache"), "float32", None)
+    found = []
+    for data in (data_of(shapes, tasks={"t2i": 1}, cache=cache), data_of(shapes, tasks={"t2i": 1})):
+        with torch.no_grad():
+            found.append([system.training_loss(batch).loss for batch in islice(data.train_dataloader(), 2)])
+    torch.testing.assert_close(*map(torch.stack, found), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words", "says"),
+    [
+        ("connector/debug", (), "a VLM reads the prompts for queries that are trained.*--data.cache.text null"),
+        ("joint/debug", ("--data.cache.text", "null"), "model.reference is both: the VLM reads the pictures of edits"),
+    ],
+)
+def test_what_the_vlm_reads_is_not_encoded(foundation, shapes, tmp_path, recipe, words, says):
+    with pytest.raises(DataError, match=says):
+        behind_vlm(recipe, foundation, shapes, tmp_path / "cache", *words)
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
+from unipic2_train import home
 from unipic2_train.benchmarks.readers import DataOptions, read_suite
 from unipic2_train.benchmarks.suite import Suite
 
@@ -38,6 +39,7 @@ def sample(
     lora: str | None = None,
     lora_scale: float = 1.0,
     revision: str | None = None,
+    vlm: str | None = None,
     device: str | None = None,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> str:
@@ -48,7 +50,7 @@ def sample(
 
     Args:
         bench: geneval, dpg, gedit, imgedit, geneval2, gedit2 or shapes.
-        checkpoint: Model folder in the official layout, or a hub id.
+        checkpoint: Model folder in the official layout, Kontext or MetaQuery, a hub id or home:PRESET/THING.
         out: The output folder. gedit, gedit2: the model's folder; its name is the model's.
         data: The benchmark's own files. geneval: nothing (drawn again from its seed), or another suite in its format;
             dpg: dpg_bench/prompts; gedit: the dataset's Parquet file or folder, or JSONL; imgedit: basic_edit.json;
@@ -69,6 +71,7 @@ def sample(
         lora: LoRA adapter: a .safetensors file, or a folder with pytorch_lora_weights.safetensors.
         lora_scale: Weight of the adapter.
         revision: Revision of a hub id.
+        vlm: The VLM of a MetaQuery checkpoint: folder, hub id or home:PRESET/vlm; by default vlm/ inside it.
         device: Where to run; by default a GPU if there is one (under torchrun each process its own).
         dtype: Dtype of the weights; auto is bfloat16 on a GPU and float32 on a CPU.
     """
@@ -87,29 +90,33 @@ def sample(
 
     from transformers.utils import logging
 
-    from unipic2_dit.checkpoint import load_lora, load_pipeline, resolve_folder
+    from unipic2_dit.checkpoint import resolve_folder
     from unipic2_train.benchmarks import manifest
     from unipic2_train.benchmarks.sampling import SamplerOptions, make_suite, reconstruct
+    from unipic2_unified import UniPic2
 
     logging.disable_progress_bar()  # one a text encoder would hide the bar of the files
     where, numbers = _device_and_dtype(device, dtype)
-    model = resolve_folder(checkpoint, revision=revision)
-    pipeline = load_pipeline(model, dtype=numbers)
-    if lora is not None:
-        load_lora(pipeline, lora, scale=lora_scale)
-    pipeline.to(where)
+    source = resolve_folder(home.source(checkpoint), revision=revision)
+    model = UniPic2.from_pretrained(
+        source,
+        vlm=None if vlm is None else home.source(vlm),
+        dtype=numbers,
+        device=where,
+        lora=() if lora is None else [(lora, lora_scale)],
+    )
     options = SamplerOptions(steps, guidance, negative_prompt, height, width, seed, batch_size)
     facts = {
         **manifest.suite_facts(suite, seed),
-        "model": manifest.model_facts(model, checkpoint, revision, lora, lora_scale),
-        "sampler": manifest.sampler_facts(pipeline, options),
+        "model": manifest.model_facts(source, checkpoint, revision, lora, lora_scale) | manifest.vlm_facts(model),
+        "sampler": manifest.sampler_facts(model, options),
     }
     manifest.enter(folder, facts, rank)
     if suite.prepare and rank == 0:
         suite.prepare(folder)
-    made, kept = make_suite(pipeline, suite, folder, options, rank, world_size)
+    made, kept = make_suite(model, suite, folder, options, rank, world_size)
     if suite.bench == "shapes" and rank == 0:
-        reconstruct(pipeline, folder)
+        reconstruct(model, folder)
     return f"{made} files made, {kept} were there: {folder}"
 
 

@@ -15,11 +15,20 @@ from typing import TYPE_CHECKING, Any
 from unipic2_train.tracking import git_revision, package_versions
 
 if TYPE_CHECKING:
-    from unipic2_dit.pipeline import StableDiffusion3KontextPipeline
     from unipic2_train.benchmarks.sampling import SamplerOptions
     from unipic2_train.benchmarks.suite import Suite
+    from unipic2_unified import UniPic2
 
-__all__ = ["MANIFEST", "ManifestError", "enter", "hash_model", "model_facts", "sampler_facts", "suite_facts"]
+__all__ = [
+    "MANIFEST",
+    "ManifestError",
+    "enter",
+    "hash_model",
+    "model_facts",
+    "sampler_facts",
+    "suite_facts",
+    "vlm_facts",
+]
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -106,17 +115,26 @@ def model_facts(
     }
 
 
-def sampler_facts(pipeline: StableDiffusion3KontextPipeline, options: SamplerOptions) -> dict[str, Any]:
+def vlm_facts(model: UniPic2) -> dict[str, Any]:
+    """Return which VLM reads the prompts of a MetaQuery model; nothing if none does."""
+    from unipic2_unified.checkpoint import part_hashes
+
+    sources = {name: paths for name, paths in model.parts.sources.items() if name == "vlm"}
+    return {f"{name}_sha256": digest for name, digest in part_hashes(sources).items()}
+
+
+def sampler_facts(model: UniPic2, options: SamplerOptions) -> dict[str, Any]:
     """Return how pictures are sampled; the number that is sampled together decides nothing."""
     from unipic2_dit.sampling import dynamics_of
 
-    config = {name: value for name, value in dict(pipeline.scheduler.config).items() if not name.startswith("_")}
+    scheduler = model.parts.scheduler
+    config = {name: value for name, value in dict(scheduler.config).items() if not name.startswith("_")}
     return {
-        "scheduler": type(pipeline.scheduler).__name__,
+        "scheduler": type(scheduler).__name__,
         "scheduler_config": config,
-        "dynamics": dynamics_of(pipeline.scheduler).__name__,
-        "default_size": list(pipeline.sizes.default),
-        "dtype": str(pipeline.transformer.dtype).removeprefix("torch."),
+        "dynamics": dynamics_of(scheduler).__name__,
+        "default_size": list(model.sizes.default),
+        "dtype": str(model.parts.transformer.dtype).removeprefix("torch."),
         "steps": options.steps,
         "guidance": options.guidance,
         "negative_prompt": options.negative_prompt,

@@ -1,4 +1,4 @@
-"""Making a suite's files with a pipeline: this process's share, in batches of one size, each file when it is whole.
+"""Making a suite's files with a model: this process's share, in batches of one size, each file when it is whole.
 
 A picture's noise is drawn by a generator of its own, so it depends on its key and the run's seed and not on its batch,
 the number of processes or what was made before. (A kernel that computes another number of rows may round otherwise.)
@@ -21,7 +21,7 @@ from unipic2_evals import shapesbench
 from unipic2_train.benchmarks.suite import Suite, Work, picture_seed
 
 if TYPE_CHECKING:
-    from unipic2_dit.pipeline import StableDiffusion3KontextPipeline
+    from unipic2_unified import Request, UniPic2
 
 __all__ = ["SamplerOptions", "make_suite", "reconstruct", "share"]
 
@@ -53,7 +53,7 @@ def share(works: Sequence[Work], rank: int, world_size: int) -> list[Work]:
 
 
 def make_suite(
-    pipeline: StableDiffusion3KontextPipeline,
+    model: UniPic2,
     suite: Suite,
     out: Path,
     options: SamplerOptions,
@@ -63,7 +63,7 @@ def make_suite(
     """Make this process's share of a suite's files; those that exist are kept.
 
     Args:
-        pipeline: The model.
+        model: The model.
         suite: What to make.
         out: The output folder.
         options: How to sample.
@@ -77,7 +77,6 @@ def make_suite(
 
     mine = share(suite.works, rank, world_size)
     todo = [work for work in mine if not (out / work.file).is_file()]
-    pipeline.set_progress_bar_config(disable=True)
     bar = tqdm(
         total=len(mine),
         initial=len(mine) - len(todo),
@@ -88,7 +87,7 @@ def make_suite(
     )
     with bar:
         for batch in _batches(todo, options.batch_size):
-            for (work, source), images in zip(batch, _generate(pipeline, suite.bench, batch, options), strict=True):
+            for (work, source), images in zip(batch, _generate(model, suite.bench, batch, options), strict=True):
                 _write(out, work, source, images, rank)
                 bar.update()
     if suite.finish and all((out / work.file).is_file() for work in suite.works):
@@ -99,7 +98,7 @@ def make_suite(
     return len(todo), len(mine) - len(todo)
 
 
-def reconstruct(pipeline: StableDiffusion3KontextPipeline, out: Path) -> int:
+def reconstruct(model: UniPic2, out: Path) -> int:
     """Write ShapesBench's targets as they come out of the model's autoencoder, and return how many are new."""
     import torch
 
@@ -107,8 +106,8 @@ def reconstruct(pipeline: StableDiffusion3KontextPipeline, out: Path) -> int:
     def through(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
         made = []
         for picture in pictures:  # sizes may differ
-            pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].to(pipeline.vae.device) / 127.5 - 1
-            decoded = vae.decode(pipeline.vae, vae.encode(pipeline.vae, pixels))
+            pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].to(model.device) / 127.5 - 1
+            decoded = vae.decode(model.parts.vae, vae.encode(model.parts.vae, pixels))
             made.append(decoded[0].clamp(-1, 1).add(1).mul(127.5).round().byte().permute(1, 2, 0).cpu().numpy())
         return made
 
@@ -129,32 +128,34 @@ def _batches(works: Sequence[Work], batch_size: int) -> Iterator[list[Loaded]]:
     yield from waiting.values()
 
 
-def _generate(
-    pipeline: StableDiffusion3KontextPipeline, bench: str, batch: Sequence[Loaded], options: SamplerOptions
-) -> list[list[Image.Image]]:
+def _generate(model: UniPic2, bench: str, batch: Sequence[Loaded], options: SamplerOptions) -> list[list[Image.Image]]:
     """Return the pictures of each work of a batch."""
-    import torch
-
-    prompts, generators, sources = [], [], []
-    for work, source in batch:
-        for number in range(work.number, work.number + work.tiles):
-            prompts.append(work.prompt)
-            generators.append(torch.Generator().manual_seed(picture_seed(options.seed, bench, work.key, number)))
-            sources += [] if source is None else [source]
-    height, width = batch[0][0].size or (None, None)
-    images = iter(
-        pipeline(
-            prompt=prompts,
-            image=sources or None,
-            height=options.height or height,
-            width=options.width or width,
-            num_inference_steps=options.steps,
-            guidance_scale=options.guidance,
-            negative_prompt=options.negative_prompt,
-            generator=generators,
-        ).images
-    )
+    requests = [
+        _request(model, bench, work, source, number, options)
+        for work, source in batch
+        for number in range(work.number, work.number + work.tiles)
+    ]
+    images = iter(model.run(requests))
     return [[next(images) for _ in range(work.tiles)] for work, _ in batch]
+
+
+def _request(
+    model: UniPic2, bench: str, work: Work, source: Image.Image | None, number: int, options: SamplerOptions
+) -> Request:
+    from unipic2_unified import Request
+
+    height, width = work.size or (None, None)
+    asked = (options.height or height, options.width or width)
+    own = model.sizes.default if source is None else model.sizes.keep(source.height, source.width)
+    return Request(
+        work.prompt,
+        source,
+        options.negative_prompt,
+        size=(asked[0] or own[0], asked[1] or own[1]) if any(asked) else None,
+        steps=options.steps,
+        guidance=options.guidance,
+        seed=picture_seed(options.seed, bench, work.key, number),
+    )
 
 
 def _write(out: Path, work: Work, source: Image.Image | None, images: list[Image.Image], rank: int) -> None:

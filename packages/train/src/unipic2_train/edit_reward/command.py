@@ -147,8 +147,8 @@ def _model(checkpoint: str, vlm: str | None, device: str | None) -> "UniPic2":
     logging.disable_progress_bar()  # one a text encoder would hide the bar of the edits
     gpu = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
     model = UniPic2.from_pretrained(
-        home.path(checkpoint) if checkpoint.startswith(home.PREFIX) else checkpoint,
-        vlm=None if vlm is None else home.path(vlm) if vlm.startswith(home.PREFIX) else vlm,
+        home.source(checkpoint),
+        vlm=None if vlm is None else home.source(vlm),
         device=device or gpu,
     )
     model.check_capable("edit")

@@ -1,5 +1,6 @@
 """Workflow ``encode``: run a recipe's frozen encoders over its data once, into the cache that ``data.cache`` names.
 
+Behind a VLM that is the VAE alone: what the VLM makes of a prompt changes with the queries that are trained.
 What is encoded, with what and where to is all in the recipe that trains from it. Any number of processes may take part
 (torchrun and Slurm say how many there are); they share nothing but the folder, so a killed run goes on when it is
 started again, with as many as one likes.
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import yaml
 from jsonargparse import ArgumentParser
 
 from unipic2_data.buckets import BucketSizes
@@ -25,14 +27,17 @@ from unipic2_data.cache.portion import Portion
 from unipic2_data.cache.read import CacheConfig
 from unipic2_data.errors import DataError
 from unipic2_data.jobs import silent
-from unipic2_dit.checkpoint import read_config
+from unipic2_dit.checkpoint import read_config, resolve_folder
 from unipic2_dit.vae import spatial_factor
 from unipic2_train import encoding, home, runner
 from unipic2_train.cli import STAGES, _layered
 from unipic2_train.datamodule import ShardData
+from unipic2_train.pictures import frozen_vae
 from unipic2_train.system import FrozenParts
+from unipic2_unified.variants import sees
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     from jsonargparse import Namespace
@@ -41,7 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Part", "encode", "run"]
 
-_STAGE = "pretrain"  # every stage that trains on latents has its keys
+_STAGE, _BEHIND_VLM = "pretrain", "joint"  # every stage that trains on latents has the keys of one of these
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,9 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--sizes_only", action="store_true")
     own, recipe = parser.parse_known_args(arguments)  # the rest is the recipe's, and checked against it
     runner._quiet()
-    config = runner.parse(STAGES[_STAGE], _layered(_STAGE, recipe))
+    words = _layered(_STAGE, recipe)
+    behind_vlm = "metaquery" in (yaml.safe_load(words[1]).get("model") or {})
+    config = runner.parse(STAGES[_BEHIND_VLM if behind_vlm else _STAGE], words)
     encode(config, Part.of_environment(), own.batch_size, sizes_only=own.sizes_only)
 
 
@@ -82,13 +89,15 @@ def encode(config: Namespace, part: Part, batch_size: int, *, sizes_only: bool =
         sizes_only: Say how much would be written, and stop.
 
     Raises:
-        DataError: No cache in the recipe, no room for it, or a cache of other encoders in its place.
+        DataError: No cache in the recipe, no room for it, a cache of other encoders in its place, or a recipe whose
+            VLM reads what would be encoded.
     """
     if config.data.cache is None:
         msg = "the recipe names no cache to write: add --data.cache.path DIR"
         raise DataError(msg)
     cache = CacheConfig(**config.data.cache.as_dict())
-    for reference in sorted(set(home.references(config.as_dict()))):
+    checkpoint = _checkpoint(config)
+    for reference in sorted(set(home.references([config.data.as_dict(), checkpoint]))):
         home.provide(reference)
     builds = _builds(config, cache, part)
     folder = Path(cache.path).expanduser()
@@ -109,18 +118,50 @@ def _builds(config: Namespace, cache: CacheConfig, part: Part) -> list[LatentBui
     parser.add_class_arguments(ShardData, "data")
     data = parser.instantiate_classes(parser.parse_object({"data": config.data.as_dict()})).data
     data.setup("fit")
-    frozen = FrozenParts(home.path(config.model.kontext.checkpoint), _device(config, part))
-    multiple = spatial_factor(frozen.vae) * read_config(frozen.folder, "transformer")["patch_size"]
+    if "metaquery" in config.model:
+        _refuse_what_the_vlm_reads(config, cache, data.kinds)
+    source, device = resolve_folder(home.path(_checkpoint(config))), _device(config, part)
+    vae = frozen_vae(source, device)
+    multiple = spatial_factor(vae) * read_config(source, "transformer")["patch_size"]
     pool = data.training_pool(None if data.buckets is None else BucketSizes(data.buckets, multiple))
     portions = [one for one in Portion.of(pool, (data.size, data.size)) if one.kind in data.kinds]
     folder = Path(cache.path).expanduser()
     builds: list[LatentBuild | TextBuild] = []
     if cache.latents is not None:
-        encoder = encoding.picture_encoder(frozen)
+        encoder = encoding.picture_encoder(vae)
         builds.append(LatentBuild(folder / "latents", portions, encoder, cache.latents, flips=data.flip > 0))
     if cache.text is not None:
-        builds.append(TextBuild(folder / "text", portions, encoding.text_encoder(frozen), cache.text))
+        text = encoding.text_encoder(FrozenParts(source, device))
+        builds.append(TextBuild(folder / "text", portions, text, cache.text))
     return builds
+
+
+def _checkpoint(config: Namespace) -> str:
+    """Return what the recipe starts from, whose VAE and text encoders these are."""
+    model = config.model.metaquery if "metaquery" in config.model else config.model.kontext
+    return str(model.checkpoint)
+
+
+def _refuse_what_the_vlm_reads(config: Namespace, cache: CacheConfig, kinds: Sequence[str]) -> None:
+    """Refuse to encode what training behind a VLM could not use.
+
+    Raises:
+        DataError: Prompts, or edits whose pictures the VLM sees.
+    """
+    if cache.text is not None:
+        msg = (
+            f"data.cache.text is {cache.text}, but in this recipe a VLM reads the prompts for queries that are "
+            "trained, so what it makes of them changes with every step: set --data.cache.text null, and the pictures "
+            "alone are encoded"
+        )
+        raise DataError(msg)
+    if "edit" in kinds and sees("vlm", config.model.reference):
+        msg = (
+            f"model.reference is {config.model.reference}: the VLM reads the pictures of edits at every step, and a "
+            "cache of latents has none. Encode and train without edits (--data.tasks '{t2i: 1}'), with edits that the "
+            "DiT alone sees (--model.reference dit), or without data.cache"
+        )
+        raise DataError(msg)
 
 
 def _say_sizes(builds: list[LatentBuild | TextBuild], folder: Path) -> None:
