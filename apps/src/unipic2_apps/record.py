@@ -84,7 +84,7 @@ def public(record: Mapping[str, Any]) -> dict[str, Any]:
 def identity(task: Task, model: Mapping[str, Any]) -> dict[str, Any]:
     """Return what equal pictures have in common: the task, wherever its image lies, and the model."""
     facts = {key: value for key, value in task.facts().items() if key != "image"}
-    # The hash is of the adapters' files, wherever they lie; their weights are behind the last colon.
+    # The hash covers the adapters and their weights; these stand here too, so that a message can name them.
     weights = [each.rpartition(":")[2] for each in model["lora"]]
     return {**facts, **{f"model {key}": model.get(key) for key in MODEL_KEYS}, "model lora weights": weights}
 

@@ -95,3 +95,13 @@ def test_a_hash_is_that_of_names_and_bytes(tmp_path):
     assert after["two"] != before["two"]
     (tmp_path / "one" / "inner" / "weights").rename(tmp_path / "one" / "inner" / "other")
     assert part_hashes({"one": [tmp_path / "one"]})["one"] != before["one"]
+
+
+def test_the_hash_of_adapters_covers_their_weights(tmp_path):
+    for name in ("first", "second"):
+        (tmp_path / name).write_bytes(name.encode())
+    sources = {"vae": [tmp_path / "first"], "lora": [tmp_path / "first", tmp_path / "second"]}
+    found = [part_hashes(sources, weights) for weights in ((1, 1), (1.0, 1.0), (1, 0.5), (0.5, 1))]
+    assert found[0] == found[1]
+    assert len({each["lora"] for each in found}) == 3
+    assert len({each["vae"] for each in found}) == 1

@@ -10,6 +10,8 @@ from safetensors.torch import save_file
 
 from unipic2_dit.checkpoint import load_pipeline, load_transformer
 from unipic2_unified import NotCapableError, Request, RequestError, UniPic2
+from unipic2_vlm.processor import Turn
+from unipic2_vlm.understanding import Decoding
 
 QUICK = {"steps": 2, "size": 16}
 
@@ -225,6 +227,19 @@ def test_info_names_the_weights(kontext, kontext_folder, copied):
     assert UniPic2.from_pretrained(folder).info()["hash"] == info["hash"]
 
 
+def test_a_conversation_goes_on(metaquery, picture):
+    history = [Turn("user", "what is it", [picture(1).convert("RGBA")]), Turn("assistant", "red circle")]
+    question = "what colour is the square"
+    answer = metaquery.ask(None, question, history=history, max_new_tokens=6)
+    turns = [Turn("user", "what is it", [picture(1)]), history[1], Turn("user", question)]
+    assert answer == metaquery.understanding.ask_turns([turns], Decoding(max_new_tokens=6))[0]
+    assert answer != metaquery.ask(None, question, max_new_tokens=6)
+    stream = metaquery.ask(None, question, history=history, max_new_tokens=6, stream=True)
+    assert "".join(stream) == answer
+    assert 0 < stream.usage.answer_tokens <= 6
+    assert stream.usage.prompt_tokens > 10
+
+
 def test_adapters_add_up(kontext, kontext_folder, tmp_path):
     transformer = load_transformer(kontext_folder)
     transformer.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_v"]))
@@ -233,16 +248,19 @@ def test_adapters_add_up(kontext, kontext_folder, tmp_path):
     for seed, file in enumerate(files):
         rng = torch.Generator().manual_seed(seed)
         save_file({name: torch.randn(shape, generator=rng) for name, shape in shapes.items()}, file)
-    rows = kontext.condition(["red", ""])
+    rows, hashes = kontext.condition(["red", ""]), []
 
     def latents(lora):
         model = UniPic2.from_pretrained(kontext_folder, lora=lora, text_encoders=False)
         job = model.prepare(Request("red", size=16, steps=1))
         state = model.start([job], conditioning=rows.rows(slice(0, 1)), negative=rows.rows(slice(1, 2)))
-        assert len(model.info()["parts"].get("lora", {}).get("sha256", "")) == (64 if lora else 0)
+        info = model.info()
+        assert len(info["parts"].get("lora", {}).get("sha256", "")) == (64 if lora else 0)
+        hashes.append(info["hash"])
         return model.step(state).latents
 
     plain, first, both, weaker = map(latents, ((), files[0], files, [files[0], (files[1], 0.5)]))
+    assert len(set(hashes)) == 4
     for one, other in ((plain, first), (first, both), (both, weaker), (first, weaker)):
         assert (one - other).abs().max() > 1e-3
     torch.testing.assert_close(latents([(file, 0.0) for file in files]), plain, atol=1e-5, rtol=1e-5)

@@ -5,6 +5,7 @@ import torch
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
 from unipic2_vlm.checkpoint import CheckpointError
+from unipic2_vlm.processor import Turn
 from unipic2_vlm.understanding import Decoding, Understanding, _GumbelNoise
 
 SHORT = Decoding(max_new_tokens=8)
@@ -13,12 +14,15 @@ SAMPLED = Decoding(max_new_tokens=8, temperature=1.5, seed=3)
 
 def stock_answer(folder, pictures, question, **options):
     """One answer by nothing but transformers."""
+    content = [*({"type": "image"} for _ in pictures), {"type": "text", "text": question}]
+    return stock_reply(folder, pictures, [{"role": "user", "content": content}], **options)
+
+
+def stock_reply(folder, pictures, messages, **options):
+    """The answer to a conversation by nothing but transformers."""
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    content = [*({"type": "image"} for _ in pictures), {"type": "text", "text": question}]
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-    )
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     given = {}
     if pictures:
         given = dict(Qwen2VLImageProcessorPil.from_pretrained(folder)(images=pictures, return_tensors="pt"))
@@ -42,6 +46,47 @@ def test_greedy_answers_are_the_stock_ones_alone_and_in_a_batch(understanding, s
     assert len(set(answers)) == 3
     assert answers == [stock_answer(small_folder, *row) for row in zip(shown, questions, strict=True)]
     assert answers == [understanding.ask([a], [b], SHORT)[0] for a, b in zip(shown, questions, strict=True)]
+
+
+def test_conversations_are_turns_of_the_stock_template(understanding, small_folder, picture):
+    turns = [
+        Turn("system", "red"),
+        Turn("user", "what is it", [picture(1)]),
+        Turn("assistant", "the circle", [picture(2, width=48)]),
+        Turn("user", "what colour is it"),
+    ]
+    messages = [
+        {
+            "role": turn.role,
+            "content": [*({"type": "image"} for _ in turn.images), {"type": "text", "text": turn.text}],
+        }
+        for turn in turns
+    ]
+    expected = stock_reply(small_folder, [picture(1), picture(2, width=48)], messages)
+    others = [turns[1:], [turns[-1]]]
+    answers = understanding.ask_turns([turns, *others], SHORT)
+    assert answers[0] == expected
+    assert len(set(answers)) == 3
+    assert answers[2] == understanding.ask([[]], ["what colour is it"], SHORT)[0]
+    assert "".join(understanding.stream_turns(turns, SHORT)) == expected
+    with pytest.raises(ValueError, match="has no turn"):
+        understanding.ask_turns([turns, []])
+
+
+def test_tokens_are_counted(understanding, picture):
+    shown, question = [picture(1), picture(2, width=64)], "what is it"
+    answer = understanding.stream(shown, question, Decoding(max_new_tokens=4))
+    words = understanding.processor.question([shown], [question])
+    assert answer.usage.prompt_tokens == words.input_ids.shape[1]
+    list(answer)
+    whole = understanding._generate(words, Decoding(max_new_tokens=4))[0, words.input_ids.shape[1] :]
+    ends = int(whole[-1]) == understanding.processor.tokenizer.eos_token_id
+    assert (answer.usage.answer_tokens, answer.usage.cut) == (len(whole), len(whole) == 4 and not ends)
+    # Make what it says the token that ends answers.
+    understanding.backbone.model.generation_config.eos_token_id = [int(whole[0]), 1]
+    answer = understanding.stream(shown, question, Decoding(max_new_tokens=1))
+    list(answer)
+    assert (answer.usage.answer_tokens, answer.usage.cut) == (1, False)
 
 
 def test_the_folders_own_settings_hold(understanding, small_copy, picture):

@@ -58,6 +58,8 @@ class Parts:
     """What reads prompts."""
     reference: Reference = "dit"
     """Who sees the picture that is edited."""
+    lora_weights: list[float] = field(default_factory=list)
+    """The weight of each adapter."""
     sources: dict[str, list[Path]] = field(default_factory=dict)
     """The files and folders that each part was loaded from; unknown if they were not loaded."""
 
@@ -132,13 +134,17 @@ def load_parts(
     return parts
 
 
-def part_hashes(sources: Mapping[str, Sequence[Path]]) -> dict[str, str]:
+def part_hashes(sources: Mapping[str, Sequence[Path]], lora_weights: Sequence[float] = ()) -> dict[str, str]:
     """Return a SHA-256 of all files of each part, by name; a copy of a folder has the same.
 
     Args:
         sources: Files and folders of each part.
     """
-    return {name: _hash_files(paths) for name, paths in sources.items()}
+    hashes = {name: _hash_files(paths) for name, paths in sources.items()}
+    if lora_weights:
+        lines = "\n".join([hashes["lora"], *(repr(float(weight)) for weight in lora_weights)])
+        hashes["lora"] = hashlib.sha256(lines.encode()).hexdigest()
+    return hashes
 
 
 def _load_text(parts: Parts, folder: Path, dtype: torch.dtype, device: torch.device | str, *, use_t5: bool) -> None:
@@ -146,6 +152,7 @@ def _load_text(parts: Parts, folder: Path, dtype: torch.dtype, device: torch.dev
         msg = (
             f"{folder} has neither text_encoder/ (Kontext) nor conditioner/ (MetaQuery), so nothing in it reads "
             f"prompts. Complete the folder, or load it with text_encoders=False and pass embeddings."
+        lora_weights: The weight of each adapter, which counts as much as its file does.
         )
         raise CheckpointError(msg)
     text = TextConditioner.from_pretrained(folder, dtype=dtype, device=device, use_t5=use_t5)
@@ -202,7 +209,7 @@ def _load_adapters(parts: Parts, lora: Sequence[Lora]) -> None:
         scales.append(scale)
         paths.append(Path(path).expanduser())
     pipeline.set_adapters(pipeline.get_list_adapters()["transformer"], scales)
-    parts.sources["lora"] = paths
+    parts.sources["lora"], parts.lora_weights = paths, scales
 
 
 def _check_channels(parts: Parts, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -95,8 +95,8 @@ class UniPic2(Engine):
     def info(self) -> dict[str, Any]:
         """Return facts for people and for files beside pictures; all values are plain JSON.
 
-        ``hash`` names the weights: it is that of all files that were loaded. The first call reads them, which takes
-        some seconds for large ones. A model that was not loaded from files has none.
+        ``hash`` names the weights: it is that of all files that were loaded, and of how much each adapter counts. The
+        first call reads them, which takes some seconds for large ones. A model that was not loaded from files has none.
         """
         facts = part_facts(self.parts)
         for name, value in self._hashes.items():
@@ -229,6 +229,7 @@ class UniPic2(Engine):
         top_p: float = ...,
         seed: int = ...,
     ) -> str: ...
+        history: Sequence[Turn] = ...,
 
     @overload
     def ask(
@@ -241,7 +242,8 @@ class UniPic2(Engine):
         temperature: float = ...,
         top_p: float = ...,
         seed: int = ...,
-    ) -> Iterator[str]: ...
+    ) -> Answer: ...
+        history: Sequence[Turn] = ...,
 
     def ask(
         self,
@@ -253,31 +255,37 @@ class UniPic2(Engine):
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int = 0,
-    ) -> str | Iterator[str]:
+    ) -> str | Answer:
+        history: Sequence[Turn] = (),
         """Answer a question, about pictures or not.
 
         Args:
             images: None, one or several; the question is about all of them.
             question: The question.
             max_new_tokens: The longest answer.
-            stream: Return an iterator over pieces of the answer, as they come; closing it ends the work.
+            stream: Return an iterator over pieces of the answer, as they come; closing it ends the work. Its ``usage``
+                counts tokens.
             temperature: 0 takes the likeliest token each time; more is more varied.
             top_p: Sample among the likeliest tokens that together have this probability.
             seed: Of the sampling.
 
+            history: Turns before it, with pictures of their own.
         Raises:
             NotCapableError: If the checkpoint has no VLM.
             RequestError: If a number is out of its range, or question and answer are longer than the VLM reads.
         """
         vlm = self.understanding
         pictures = [] if images is None else [images] if isinstance(images, Image.Image) else list(images)
-        upright = [upright_rgb(picture) for picture in pictures]
+        turns = [
+            turn._replace(images=[upright_rgb(picture) for picture in turn.images])
+            for turn in (*history, Turn("user", question, pictures))
+        ]
         with self.prompts.awake(), refusals():
             decoding = Decoding(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
             if not stream:
-                return vlm.ask([upright], [question], decoding)[0]
-            pieces = vlm.stream(upright, question, decoding)
-        return self._while_awake(pieces)
+                return vlm.ask_turns([turns], decoding)[0]
+            answer = vlm.stream_turns(turns, decoding)
+        return Answer(self._while_awake(answer), answer.usage)
 
     def drop_text_encoders(self) -> None:
         """Let go of what reads prompts, text encoders or VLM and connector, and of its memory.
@@ -291,8 +299,8 @@ class UniPic2(Engine):
 
     @cached_property
     def _hashes(self) -> dict[str, str]:
-        return part_hashes(self.parts.sources)
+        return part_hashes(self.parts.sources, self.parts.lora_weights)
 
-    def _while_awake(self, pieces: Iterator[str]) -> Iterator[str]:
+    def _while_awake(self, pieces: Iterator[str]) -> Generator[str]:
         with self.prompts.awake():
             yield from pieces

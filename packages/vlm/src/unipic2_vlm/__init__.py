@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from unipic2_vlm.backbone import QwenVLBackbone
     from unipic2_vlm.frozen import FrozenProof
-    from unipic2_vlm.processor import QwenVLProcessor
+    from unipic2_vlm.processor import QwenVLProcessor, Turn
     from unipic2_vlm.queries import QueryEncoder
     from unipic2_vlm.understanding import Decoding, Understanding
 
-__all__ = ["Decoding", "FrozenProof", "QueryEncoder", "QwenVLBackbone", "QwenVLProcessor", "Understanding"]
+__all__ = ["Decoding", "FrozenProof", "QueryEncoder", "QwenVLBackbone", "QwenVLProcessor", "Turn", "Understanding"]
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -24,6 +24,7 @@ _HOMES = {
     "QueryEncoder": "unipic2_vlm.queries",
     "QwenVLBackbone": "unipic2_vlm.backbone",
     "QwenVLProcessor": "unipic2_vlm.processor",
+    "Turn": "unipic2_vlm.processor",
     "Understanding": "unipic2_vlm.understanding",
 }
 

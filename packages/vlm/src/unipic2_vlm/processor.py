@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from PIL import Image
@@ -25,11 +25,22 @@ from unipic2_vlm.checkpoint import CheckpointError, resolve_folder
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Qwen2VLImageProcessorPil
 
-__all__ = ["QwenVLProcessor", "VlmInputs"]
+__all__ = ["QwenVLProcessor", "Turn", "VlmInputs"]
 
 IMAGE_START, IMAGE_TOKEN, IMAGE_END = "<|vision_start|>", "<|image_pad|>", "<|vision_end|>"
 TURN = "<|im_start|>user\n{content}<|im_end|>\n<|im_start|>assistant\n"
 GENERATION = "Generate an image: {prompt}"
+
+
+class Turn(NamedTuple):
+    """A turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    """Whose it is. Without a system turn at the beginning the stock template writes its own."""
+    text: str
+    """The words."""
+    images: Sequence[Image.Image] = ()
+    """Pictures, which come before the words."""
 
 
 class VlmInputs(NamedTuple):
@@ -176,12 +187,28 @@ class QwenVLProcessor:
         if len(images) != len(questions):
             msg = f"Pictures of {len(images)} rows for {len(questions)} questions: pass a list of pictures for each."
             raise ValueError(msg)
+        return self.conversation(
+            [[Turn("user", question, pictures)] for pictures, question in zip(images, questions, strict=True)]
+        )
+
+    def conversation(self, conversations: Sequence[Sequence[Turn]]) -> VlmInputs:
+        """Return conversations in the stock template, padded on the left so that answers can follow.
+
+        Args:
+            conversations: The turns of each row, the first one first; pictures are scaled as the stock processor does.
+
+        Raises:
+            ValueError: If a row is empty, or a picture is extremely elongated.
+        """
+        if not all(conversations):
+            msg = "One of the conversations has no turn: pass at least a question."
+            raise ValueError(msg)
         texts = []
-        for pictures, question in zip(images, questions, strict=True):
-            content = [*({"type": "image"} for _ in pictures), {"type": "text", "text": question}]
-            turns = [{"role": "user", "content": content}]
-            texts.append(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-        return self._inputs(texts, [picture for row in images for picture in row], side="left")
+        for turns in conversations:
+            messages = [_message(turn) for turn in turns]
+            texts.append(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        pictures = [picture for turns in conversations for turn in turns for picture in turn.images]
+        return self._inputs(texts, pictures, side="left")
 
     def _resize(self, picture: Image.Image, multiple: int) -> Image.Image:
         height, width = self.picture_size(picture.height, picture.width, multiple)
@@ -211,6 +238,14 @@ class QwenVLProcessor:
             raise ValueError(msg)
         tokens = iter(IMAGE_TOKEN * count for count in counts)
         return [row[0] + "".join(next(tokens) + part for part in row[1:]) for row in parts]
+
+
+def _message(turn: Turn) -> dict[str, Any]:
+    """Return a turn as chat templates know it."""
+    return {
+        "role": turn.role,
+        "content": [*({"type": "image"} for _ in turn.images), {"type": "text", "text": turn.text}],
+    }
 
 
 def _as_pictures(images: Sequence[Image.Image] | Tensor) -> list[Image.Image]:

@@ -8,7 +8,7 @@ Legend: B rows, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,13 +29,13 @@ from transformers import (
 
 from unipic2_vlm.backbone import QwenVLBackbone
 from unipic2_vlm.checkpoint import Quantization, resolve_folder
-from unipic2_vlm.processor import QwenVLProcessor, VlmInputs
+from unipic2_vlm.processor import QwenVLProcessor, Turn, VlmInputs
 from unipic2_vlm.queries import check_pair
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Decoding", "Understanding"]
+__all__ = ["Answer", "Decoding", "Understanding", "Usage"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,39 @@ class Decoding:
 
 
 GREEDY = Decoding()
+
+
+@dataclass
+class Usage:
+    """How long a question and its answer are, in tokens."""
+
+    prompt_tokens: int
+    """Of all that the VLM read: words, pictures and the template."""
+    answer_tokens: int = 0
+    """Of the answer, with the token that ends it."""
+    cut: bool = False
+    """The answer would have gone on, but is as long as it may be."""
+
+
+class Answer(Iterator[str]):
+    """An answer in pieces, as they come. Closing it ends the work after the token at hand.
+
+    Args:
+        pieces: The pieces.
+        usage: Tokens; those of the answer are known once it is over.
+    """
+
+    def __init__(self, pieces: Generator[str], usage: Usage) -> None:
+        self.usage = usage
+        self._pieces = pieces
+
+    def __next__(self) -> str:
+        """Return the next piece."""
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """End the work."""
+        self._pieces.close()
 
 
 @dataclass
@@ -113,15 +146,25 @@ class Understanding:
         Raises:
             ValueError: If rows do not fit, or question and answer are longer than the VLM reads.
         """
-        inputs = self._inputs(images, questions, decoding)
-        tokens = self._generate(inputs, decoding)[:, inputs.input_ids.shape[1] :]
-        answers: list[str] = self.processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return answers
+        return self._answers(self.processor.question(images, questions), decoding)
 
-    def stream(self, images: Sequence[Image.Image], question: str, decoding: Decoding = GREEDY) -> Iterator[str]:
-        """Yield the answer to one question in pieces, as they come; together they are what ``ask`` returns.
+    def ask_turns(self, conversations: Sequence[Sequence[Turn]], decoding: Decoding = GREEDY) -> list[str]:
+        """Answer the last turn of each conversation; ``ask`` is one turn of the user's.
 
-        Closing the iterator ends the work after the token at hand.
+        Args:
+            conversations: The turns of each row, the first one first.
+            decoding: How answers are chosen; greedily by default.
+
+        Returns:
+            One answer a row, as if it had been asked alone.
+
+        Raises:
+            ValueError: If a row is empty, or conversation and answer are longer than the VLM reads.
+        """
+        return self._answers(self.processor.conversation(conversations), decoding)
+
+    def stream(self, images: Sequence[Image.Image], question: str, decoding: Decoding = GREEDY) -> Answer:
+        """Return the answer to one question in pieces, as they come; together they are what ``ask`` returns.
 
         Args:
             images: Pictures of the question: none, one or several.
@@ -131,15 +174,28 @@ class Understanding:
         Raises:
             ValueError: If question and answer are longer than the VLM reads; at once, not on the first piece.
         """
-        return self._stream(self._inputs([images], [question], decoding), decoding)
+        return self.stream_turns([Turn("user", question, images)], decoding)
 
-    def _stream(self, inputs: VlmInputs, decoding: Decoding) -> Iterator[str]:
+    def stream_turns(self, turns: Sequence[Turn], decoding: Decoding = GREEDY) -> Answer:
+        """Return the answer to the last turn of a conversation in pieces; see ``stream`` and ``ask_turns``."""
+        inputs = self._checked(self.processor.conversation([turns]), decoding)
+        usage = Usage(int(inputs.attention_mask.sum()))
+        return Answer(self._stream(inputs, decoding, usage), usage)
+
+    def _answers(self, read: VlmInputs, decoding: Decoding) -> list[str]:
+        inputs = self._checked(read, decoding)
+        tokens = self._generate(inputs, decoding)[:, inputs.input_ids.shape[1] :]
+        answers: list[str] = self.processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return answers
+
+    def _stream(self, inputs: VlmInputs, decoding: Decoding, usage: Usage) -> Generator[str]:
         streamer = TextIteratorStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
         closed, errors = Event(), []
 
         def work() -> None:
             try:
-                self._generate(inputs, decoding, streamer=streamer, stopping_criteria=[_StopWhen(closed)])
+                tokens = self._generate(inputs, decoding, streamer=streamer, stopping_criteria=[_StopWhen(closed)])
+                self._count(tokens[0, inputs.input_ids.shape[1] :], decoding, usage)
             except Exception as error:
                 errors.append(error)
                 streamer.end()
@@ -154,14 +210,18 @@ class Understanding:
         if errors:
             raise errors[0]
 
-    def _inputs(
-        self, images: Sequence[Sequence[Image.Image]], questions: Sequence[str], decoding: Decoding
-    ) -> VlmInputs:
-        inputs = self.processor.question(images, questions)
+    def _checked(self, inputs: VlmInputs, decoding: Decoding) -> VlmInputs:
+        """Return inputs where the VLM is, if they and the answer are not longer than it reads."""
         self.backbone.check_inputs(
             inputs.input_ids, inputs.pixel_values, inputs.image_grid_thw, room=decoding.max_new_tokens
         )
         return inputs.to(self.backbone.device)
+
+    def _count(self, answer: Tensor, decoding: Decoding, usage: Usage) -> None:
+        ends = self.backbone.model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        usage.answer_tokens = len(answer)
+        usage.cut = len(answer) == decoding.max_new_tokens and int(answer[-1]) not in ends
 
     def _generate(
         self, inputs: VlmInputs, decoding: Decoding, stopping_criteria: Sequence[StoppingCriteria] = (), **options: Any
