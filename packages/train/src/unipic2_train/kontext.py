@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
     from unipic2_data.batch import Batch
+    from unipic2_vlm import QwenVLBackbone
 
 __all__ = ["Kontext", "KontextConfig"]
 
@@ -104,10 +105,20 @@ class Kontext(nn.Module):
         """Return one picture per row, uint8 (B, H, W, 3)."""
         return generate(self.transformer, self.frozen, batch, self.config.sampling)
 
+    @property
+    def backbone(self) -> QwenVLBackbone | None:
+        """The VLM, if there is one, which has to be the same after training."""
+        return self.frozen.encoder.backbone if isinstance(self.frozen, MetaQueryParts) else None
+
     def untrained(self) -> dict[str, nn.Module]:
-        """Return what has to be the same after training behind a VLM, beside the VLM and what the adapter adapts."""
-        assert isinstance(self.frozen, MetaQueryParts)
-        return {"vae": self.frozen.vae, "conditioner": self.frozen.metaquery.conditioner}
+        """Return what else has to be the same; of the transformer, what an adapter adapts."""
+        parts: dict[str, nn.Module] = {"vae": self.frozen.vae}
+        if isinstance(self.frozen, MetaQueryParts):
+            parts["conditioner"] = self.frozen.metaquery.conditioner
+        elif isinstance(self.frozen, FrozenParts):
+            names = ("text_encoder", "text_encoder_2", "text_encoder_3")
+            parts |= dict(zip(names, self.frozen.text.encoders(), strict=False))  # without T5 there are two
+        return parts if self.config.adapter is None else {**parts, "transformer": self.transformer}
 
     def export(self, folder: Path, facts: dict[str, Any], *, write: bool) -> None:
         """Write the model, or its adapter, as it is now. Every rank calls this; the one with ``write`` writes."""

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from unipic2_connector import StableDiffusion3Conditioner
     from unipic2_data.batch import Batch
+    from unipic2_vlm import QwenVLBackbone
 
 __all__ = ["MetaQuery", "MetaQueryConfig", "MetaQueryParts", "Trained", "frozen_metaquery"]
 
@@ -212,8 +213,13 @@ class MetaQuery(nn.Module):
             self.conditioner.enable_gradient_checkpointing()
             self.frozen.encoder.backbone.enable_gradient_checkpointing()
 
+    @property
+    def backbone(self) -> QwenVLBackbone:
+        """The VLM, which has to be the same after training."""
+        return self.frozen.encoder.backbone
+
     def untrained(self) -> dict[str, nn.Module]:
-        """Return what has to be the same after training, beside the VLM."""
+        """Return what else has to be the same."""
         parts = {"vae": self.frozen.vae, "transformer": self.transformer, "conditioner": self.conditioner}
         return {name: part for name, part in parts.items() if not any(p.requires_grad for p in part.parameters())}
 

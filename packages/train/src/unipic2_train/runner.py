@@ -14,6 +14,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities import rank_zero_only
 
 from unipic2_train import home
+from unipic2_train.callbacks.frozen import FrozenProofs
 from unipic2_train.datamodule import ShardData
 from unipic2_train.tracking import Run, RunError, Tracker, find_checkpoint, git_revision, package_versions, parent_of
 
@@ -77,13 +78,16 @@ class StageCLI(LightningCLI):
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer with the run's folder and tracker."""
+        """Build the trainer with the run's folder and tracker, and have what is frozen proven so."""
         logger: Tracker | bool = False
         if self.config.trainer.logger is not False and rank_zero_only.rank == 0:
             logger = Tracker(self.run_record)
         else:
             self.run_record.write()
-        return super().instantiate_trainer(logger=logger, default_root_dir=self.run_record.folder, **kwargs)
+        trainer = super().instantiate_trainer(logger=logger, default_root_dir=self.run_record.folder, **kwargs)
+        if not any(isinstance(callback, FrozenProofs) for callback in trainer.callbacks):
+            trainer.callbacks.insert(0, FrozenProofs())
+        return trainer
 
     def configuration(self) -> str:
         """Return one YAML text that reproduces the run alone."""

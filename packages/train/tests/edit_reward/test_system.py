@@ -1,6 +1,9 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from unipic2_train.callbacks.frozen import FrozenProofs
 from unipic2_train.edit_reward.folder import load_edit_reward
 from unipic2_train.edit_reward.network import EditRewardNetwork, VlmAdapterConfig, asked
 from unipic2_train.edit_reward.system import EditRewardConfig
@@ -89,11 +92,18 @@ def test_an_adapter_starts_without_effect_and_depends_on_the_seed(system, batch)
     assert not any(torch.equal(one[name], three[name]) for name in one if "lora_A" in name)
 
 
-def test_a_vlm_that_was_to_be_frozen_is_proven_frozen(system, tmp_path):
-    built = system(train="head")
-    next(iter(built.network.model.parameters())).data.add_(1e-6)
-    with pytest.raises(NotFrozenError, match="has changed in training"):
-        built.export(tmp_path / "reward", {}, write=True)
+@pytest.mark.parametrize("config", [{"train": "head"}, {"train": "adapter", "adapter": ADAPTER}])
+def test_a_vlm_that_was_to_be_frozen_is_proven_frozen(system, config):
+    built, proofs, trainer = system(**config), FrozenProofs(), SimpleNamespace(loggers=[])
+    stage = SimpleNamespace(edit_reward=built)
+    proofs.on_train_start(trainer, stage)
+    for parameter in built.parameters():
+        if parameter.requires_grad:
+            parameter.data.add_(1.0)
+    proofs.on_train_end(trainer, stage)
+    next(value for value in built.network.model.parameters() if not value.requires_grad).data.add_(1e-6)
+    with pytest.raises(NotFrozenError, match="have changed in training: vlm"):
+        proofs.on_train_end(trainer, stage)
 
 
 def test_checkpointing_changes_no_gradient(system, data, batch):

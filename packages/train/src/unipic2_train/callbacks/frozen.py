@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
-from unipic2_train.encoding import weights_hash
+from unipic2_train.encoding import frozen_hash
 from unipic2_vlm import FrozenProof
 from unipic2_vlm.frozen import NotFrozenError
 
@@ -18,9 +18,10 @@ __all__ = ["FrozenProofs"]
 
 
 class FrozenProofs(Callback):
-    """Compare the VLM, weights and logits, and all other frozen weights bit by bit at the end with the start.
+    """Compare all frozen weights, and the logits of a VLM, bit by bit at the end with the start.
 
-    A run that is resumed has to have the very VLM that it began with.
+    Every run has it, before the callbacks of its recipe unless that lists it, so that nothing is exported of a run that
+    fails. A run that is resumed has to have the very VLM that it began with.
     """
 
     def __init__(self) -> None:
@@ -30,21 +31,18 @@ class FrozenProofs(Callback):
         """Take the proofs.
 
         Raises:
-            ValueError: There is no VLM, or the resumed run began with another one.
+            ValueError: The resumed run began with another VLM.
         """
         system = _system(pl_module)
-        self._vlm = FrozenProof.of(system.frozen.encoder.backbone)
-        self._hashes = {name: weights_hash(part) for name, part in system.untrained().items()}
-        began_with = self._began_with or self._vlm.digest
-        if began_with != self._vlm.digest:
-            msg = (
-                f"the checkpoint was trained with another VLM ({began_with[:12]}) than the recipe now names "
-                f"({self._vlm.digest[:12]}): resume with the VLM that the run began with"
-            )
-            raise ValueError(msg)
-        self._began_with = self._vlm.digest
+        backbone = None if system is None else system.backbone
+        self._vlm = None if backbone is None else FrozenProof.of(backbone)
+        self._hashes = _hashes(system)
+        if self._vlm is not None:
+            self._check_vlm(self._vlm.digest)
+        digests = self._hashes if self._vlm is None else {**self._hashes, "vlm": self._vlm.digest}
         for logger in trainer.loggers:
-            logger.tag("frozen/vlm", self._vlm.digest)
+            for name, digest in digests.items():
+                logger.tag(f"frozen/{name}", digest)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Verify them.
@@ -53,13 +51,16 @@ class FrozenProofs(Callback):
             NotFrozenError: Something that is frozen has changed.
         """
         system = _system(pl_module)
-        self._vlm.verify(system.frozen.encoder.backbone)
-        now = {name: weights_hash(part) for name, part in system.untrained().items()}
+        if self._vlm is not None:
+            self._vlm.verify(system.backbone)
+        now = _hashes(system)
         changed = [name for name, value in self._hashes.items() if now.get(name) != value]
         if changed:
             msg = f"frozen weights have changed in training: {', '.join(changed)}"
             raise NotFrozenError(msg)
-        rank_zero_info(f"untouched, bit by bit: vlm, {', '.join(now)}")
+        names = [*(["vlm"] if self._vlm is not None else []), *now]
+        if names:
+            rank_zero_info(f"untouched, bit by bit: {', '.join(names)}")
 
     def state_dict(self) -> dict[str, Any]:
         """Return which VLM the run began with."""
@@ -69,11 +70,21 @@ class FrozenProofs(Callback):
         """Take which VLM the run began with."""
         self._began_with = state_dict["vlm"]
 
+    def _check_vlm(self, digest: str) -> None:
+        if self._began_with is not None and digest != self._began_with:
+            msg = (
+                f"the checkpoint was trained with another VLM ({self._began_with[:12]}) than the recipe now names "
+                f"({digest[:12]}): resume with the VLM that the run began with"
+            )
+            raise ValueError(msg)
+        self._began_with = digest
+
 
 def _system(pl_module: Any) -> Any:
-    """Return what the stage trains: a ``MetaQuery``, or a ``Kontext`` behind a VLM."""
-    system = getattr(pl_module, "metaquery", None) or pl_module.kontext
-    if not hasattr(system.frozen, "encoder"):
-        msg = "FrozenProofs is about a VLM, and this run has text encoders: leave the callback out"
-        raise ValueError(msg)
-    return system
+    """Return what the stage trains, which knows what of it is frozen; None if nothing is (``vae``, ``vlm``)."""
+    systems = (getattr(pl_module, name, None) for name in ("metaquery", "kontext", "edit_reward"))
+    return next((system for system in systems if system is not None), None)
+
+
+def _hashes(system: Any) -> dict[str, str]:
+    return {} if system is None else {name: frozen_hash(part) for name, part in system.untrained().items()}

@@ -15,12 +15,10 @@ from torch import Tensor, nn
 from unipic2_train import home
 from unipic2_train.edit_reward.folder import save_edit_reward
 from unipic2_train.edit_reward.network import PROMPT, EditRewardNetwork, VlmAdapterConfig, add_adapter, asked, shard
-from unipic2_train.encoding import weights_hash
 from unipic2_train.objectives.edit_reward import EditRewardLoss, EditRewardObjective, edit_reward_loss
 from unipic2_train.rl.merge import merged_values
 from unipic2_train.weights import full_values
 from unipic2_vlm.checkpoint import load_model, resolve_folder
-from unipic2_vlm.frozen import NotFrozenError
 from unipic2_vlm.processor import QwenVLProcessor
 
 if TYPE_CHECKING:
@@ -88,12 +86,19 @@ class EditRewardSystem(nn.Module):
         if mesh is not None:
             shard(self.network, mesh)
         self.device = device
-        self._frozen_hash = weights_hash(self.network.model) if config.train == "head" else None
 
     @property
     def adapter(self) -> VlmAdapterConfig:
         """The adapter that is trained, if one is."""
         return self.config.adapter or VlmAdapterConfig()
+
+    @property
+    def backbone(self) -> None:
+        """None: the VLM is the reward's own, and what of it is frozen is among what is untrained."""
+
+    def untrained(self) -> dict[str, nn.Module]:
+        """Return what has to be the same after training: the VLM, or what an adapter adapts."""
+        return {} if self.config.train == "all" else {"vlm": self.network.model}
 
     def training_loss(self, batch: Batch) -> EditRewardLoss:
         """Return the loss of whole groups, B rows in the order of the groups."""
@@ -114,15 +119,8 @@ class EditRewardSystem(nn.Module):
         return self.network(inputs).view(shape), scores.float().to(self.device).view(shape)
 
     def export(self, folder: Path, facts: dict[str, Any], *, write: bool) -> None:
-        """Write the reward as it is now. Every rank calls this; the one with ``write`` writes.
-
-        Raises:
-            NotFrozenError: The VLM was to be frozen and is not what it was.
-        """
+        """Write the reward as it is now. Every rank calls this; the one with ``write`` writes."""
         config = self.config
-        if self._frozen_hash is not None and weights_hash(self.network.model) != self._frozen_hash:
-            msg = "the frozen VLM has changed in training"
-            raise NotFrozenError(msg)
         head = full_values(self.network.head)
         trunk = None
         if config.train == "adapter":
