@@ -73,6 +73,22 @@ def test_the_foundation_depends_on_the_recipe_of_its_autoencoder_and_data(here, 
     assert home.path("home:debug/foundation") == before
 
 
+@pytest.mark.parametrize("preset", ["tiny", "small"])
+def test_the_vlm_of_a_preset_sees_a_token_for_each_of_the_dit_s(here, preset):
+    made, recipe = recipes.resolve(f"home/{preset}"), recipes.resolve(f"vlm/{preset}")
+    assert home.path(f"home:{preset}/vlm").name.startswith("vlm-")
+    edge = made["shapes"]["size"]
+    assert recipe["data"]["size"] == edge
+    in_dit = made["foundation"]["transformer"]["sample_size"] // made["foundation"]["transformer"]["patch_size"]
+    assert edge // (2 * recipe["model"]["vlm"].get("patch_size", 4)) == in_dit
+
+
+def test_a_source_may_be_anything(here):
+    assert home.source("owner/name") == "owner/name"
+    (here / "debug" / "kontext").mkdir(parents=True)
+    assert home.source("home:debug/kontext") == here / "debug" / "kontext"
+
+
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
 def test_a_failure_leaves_nothing_partial(here, monkeypatch, error):
     def fail(target, recipe):
