@@ -139,6 +139,7 @@ def part_hashes(sources: Mapping[str, Sequence[Path]], lora_weights: Sequence[fl
 
     Args:
         sources: Files and folders of each part.
+        lora_weights: The weight of each adapter, which counts as much as its file does.
     """
     hashes = {name: _hash_files(paths) for name, paths in sources.items()}
     if lora_weights:
@@ -152,7 +153,6 @@ def _load_text(parts: Parts, folder: Path, dtype: torch.dtype, device: torch.dev
         msg = (
             f"{folder} has neither text_encoder/ (Kontext) nor conditioner/ (MetaQuery), so nothing in it reads "
             f"prompts. Complete the folder, or load it with text_encoders=False and pass embeddings."
-        lora_weights: The weight of each adapter, which counts as much as its file does.
         )
         raise CheckpointError(msg)
     text = TextConditioner.from_pretrained(folder, dtype=dtype, device=device, use_t5=use_t5)

@@ -18,7 +18,8 @@ from unipic2_unified.info import part_facts, total_hash
 from unipic2_unified.prompts import CACHE_BYTES, check_offload
 from unipic2_unified.requests import Size, build_requests
 from unipic2_vlm.checkpoint import Quantization
-from unipic2_vlm.understanding import Decoding
+from unipic2_vlm.processor import Turn
+from unipic2_vlm.understanding import Answer, Decoding
 
 __all__ = ["UniPic2"]
 
@@ -223,13 +224,13 @@ class UniPic2(Engine):
         images: Pictures | None,
         question: str,
         *,
+        history: Sequence[Turn] = ...,
         max_new_tokens: int = ...,
         stream: Literal[False] = ...,
         temperature: float = ...,
         top_p: float = ...,
         seed: int = ...,
     ) -> str: ...
-        history: Sequence[Turn] = ...,
 
     @overload
     def ask(
@@ -237,31 +238,32 @@ class UniPic2(Engine):
         images: Pictures | None,
         question: str,
         *,
+        history: Sequence[Turn] = ...,
         max_new_tokens: int = ...,
         stream: Literal[True],
         temperature: float = ...,
         top_p: float = ...,
         seed: int = ...,
     ) -> Answer: ...
-        history: Sequence[Turn] = ...,
 
     def ask(
         self,
         images: Pictures | None,
         question: str,
         *,
+        history: Sequence[Turn] = (),
         max_new_tokens: int = 128,
         stream: bool = False,
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int = 0,
     ) -> str | Answer:
-        history: Sequence[Turn] = (),
         """Answer a question, about pictures or not.
 
         Args:
             images: None, one or several; the question is about all of them.
             question: The question.
+            history: Turns before it, with pictures of their own.
             max_new_tokens: The longest answer.
             stream: Return an iterator over pieces of the answer, as they come; closing it ends the work. Its ``usage``
                 counts tokens.
@@ -269,7 +271,6 @@ class UniPic2(Engine):
             top_p: Sample among the likeliest tokens that together have this probability.
             seed: Of the sampling.
 
-            history: Turns before it, with pictures of their own.
         Raises:
             NotCapableError: If the checkpoint has no VLM.
             RequestError: If a number is out of its range, or question and answer are longer than the VLM reads.
