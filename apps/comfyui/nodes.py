@@ -187,6 +187,7 @@ class UniPic2Ask(_Node):
             "max_tokens": max_tokens,
             "temperature": temperature,
             "seed": seed,
+            "modalities": ["text"],  # whatever the words are
         }
         answer = call(server, "/v1/chat/completions", asked)
         try:

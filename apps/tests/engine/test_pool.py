@@ -3,8 +3,9 @@ import asyncio
 import numpy as np
 import pytest
 
+import unipic2_vlm as vlm
 from unipic2_apps.engine.pool import NoEngineError, Pool, QueueFullError
-from unipic2_apps.engine.tasks import Answered, Ask, Make, Picture, Piece, Preview, Refused, Unusable, write_event
+from unipic2_apps.engine.tasks import Answered, Ask, Make, Picture, Piece, Preview, Refused, Turn, Unusable, write_event
 from unipic2_unified import Request
 
 
@@ -53,14 +54,19 @@ def test_pictures_come_with_their_seeds(kontext, in_thread):
 
 
 def test_answers_come_in_pieces(metaquery, in_thread, picture):
+    history = Turn("user", "what is it?", 1), Turn("assistant", "a circle")
+
     async def work(pool):
-        return await all_of(pool.submit(Ask("what colour is it?", 8, pictures=(picture(1),))))
+        given = {"history": history, "pictures": (picture(2), picture(1))}
+        return await all_of(pool.submit(Ask("what colour is it?", 8, **given)))
 
     *pieces, last = with_pool([in_thread(metaquery)], work)
-    assert last == Answered()
+    turns = [vlm.Turn("user", "what is it?", [picture(2)]), vlm.Turn("assistant", "a circle")]
+    expected = metaquery.ask(picture(1), "what colour is it?", history=turns, max_new_tokens=8, stream=True)
     assert all(isinstance(piece, Piece) for piece in pieces)
-    expected = metaquery.ask(picture(1), "what colour is it?", max_new_tokens=8)
-    assert "".join(piece.text for piece in pieces) == expected
+    assert "".join(piece.text for piece in pieces) == "".join(expected)
+    usage = expected.usage
+    assert last == Answered(usage.prompt_tokens, usage.answer_tokens, usage.cut)
 
 
 def test_refusals_say_whose_fault_it_is(kontext, in_thread, monkeypatch):
@@ -125,7 +131,7 @@ def test_stopping_lets_what_runs_finish(kontext, in_thread):
         pool = Pool([in_thread(kontext)], max_queue=4)
         await pool.start()
         ticket = pool.submit(Make("x", (1,), steps=50, size=(16, 16)))
-        await asyncio.gather(pool.stop(grace=60), asyncio.sleep(0))
+        await asyncio.gather(pool.stop(grace=300), asyncio.sleep(0))
         with pytest.raises(NoEngineError, match="shutting down"):
             pool.submit(Make("x", (1,)))
         return await all_of(ticket)

@@ -50,14 +50,14 @@ class Server:
 
 
 @contextmanager
-def serving(launches, *, name="tiny", options=None, limits=LIMITS, keys=(), hook=None, max_queue=16):
+def serving(launches, *, name="tiny", options=None, limits=LIMITS, keys=(), hook=None, fetcher=None, max_queue=16):
     running = Server()
 
     async def main():
         running.loop = asyncio.get_running_loop()
         running.pool = Pool(launches, max_queue=max_queue)
         await running.pool.start()
-        running.service = Service(running.pool, name, limits=limits, hook=hook)
+        running.service = Service(running.pool, name, limits=limits, hook=hook, fetcher=fetcher)
         running.pool.on_step = running.service.metrics.on_step
         running.app = create_app(running.service, options or ServerOptions(grace=5), keys=keys)
         bound = socket.socket()

@@ -25,6 +25,7 @@ def test_what_is_wrong_is_said_before_a_model_is_loaded(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert "choose another --port" in refused(port=taken.getsockname()[1])
     assert "names no function" in refused(moderation="nowhere:nothing")
+    assert "--allow-urls 'https://host' is no host" in refused(allow_urls=["good.example", "https://host"])
     assert "is a str, not a function" in refused(moderation="string:digits")
 
 

@@ -162,6 +162,12 @@ class Pool:
         return sum(engine.ready for engine in self._engines)
 
     @property
+    def broken(self) -> str:
+        """Why no engine can be started; nothing while one works, or may yet."""
+        reasons = [engine.broken for engine in self._engines]
+        return reasons[0] if all(reasons) else ""
+
+    @property
     def pids(self) -> list[int | None]:
         """Process of each engine."""
         return [None if engine.link is None else engine.link.runner.pid for engine in self._engines]
@@ -191,7 +197,7 @@ class Pool:
         if self._stopping:
             msg = "The server is shutting down."
             raise NoEngineError(msg)
-        if all(engine.broken for engine in self._engines):
+        if self.broken:
             msg = "No engine can be started at the moment."
             raise NoEngineError(msg)
         excess = self.rows + task.rows - self.max_queue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from PIL import Image
 
@@ -22,6 +22,7 @@ __all__ = [
     "Refused",
     "Stepped",
     "Task",
+    "Turn",
     "Unusable",
     "read_event",
     "read_task",
@@ -53,6 +54,15 @@ class Make:
         return len(self.seeds)
 
 
+class Turn(NamedTuple):
+    """An earlier turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+    pictures: int = 0
+    """How many it has."""
+
+
 @dataclass(frozen=True)
 class Ask:
     """A question, about pictures or not."""
@@ -62,12 +72,20 @@ class Ask:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    history: tuple[Turn, ...] = ()
+    """What was said before."""
     pictures: tuple[Image.Image, ...] = field(default=(), repr=False)
+    """Those of the history, turn by turn, and then the question's own."""
 
     @property
     def rows(self) -> int:
         """How much of a queue it takes."""
         return 1
+
+    @property
+    def words(self) -> str:
+        """All that is said."""
+        return "\n".join([*(turn.text for turn in self.history), self.question])
 
 
 Task = Make | Ask
@@ -102,7 +120,14 @@ class Piece:
 
 @dataclass(frozen=True)
 class Answered:
-    """The answer is whole."""
+    """The answer is over."""
+
+    prompt_tokens: int
+    """Tokens that the VLM read: words, pictures and its template."""
+    answer_tokens: int
+    """Tokens of the answer, with the one that ends it."""
+    cut: bool
+    """It is as long as it may be, and would have gone on."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +190,8 @@ def read_task(header: Mapping[str, Any], blobs: Sequence[wire.Blob]) -> Task:
     values: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in header["task"].items()
     }
+    if "history" in values:
+        values["history"] = tuple(Turn(*turn) for turn in values["history"])
     pictures = tuple(wire.to_picture(facts, blob) for facts, blob in zip(header["pictures"], blobs, strict=True))
     return _TASKS[header["op"]](**values, pictures=pictures)
 

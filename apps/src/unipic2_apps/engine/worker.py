@@ -6,8 +6,9 @@ import logging
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ from unipic2_apps.options import ModelOptions
 if TYPE_CHECKING:
     from unipic2_apps import scheduler
     from unipic2_unified import Request, UniPic2
+    from unipic2_vlm.understanding import Answer
 
 __all__ = ["Worker", "run_engine"]
 
@@ -134,24 +136,30 @@ class Worker:
         number, task = self._questions.popleft()
         self._answering = number
         try:
-            for piece in self._pieces(task):
-                self._read()
-                if self._answering is None:  # cancelled
-                    return
-                self._send(Piece(piece), number)
+            with closing(self._begin(task)) as answer:
+                for piece in answer:
+                    self._read()
+                    if self._answering is None:  # cancelled
+                        return
+                    self._send(Piece(piece), number)
         except (EOFError, OSError):
             raise
         except Exception as error:
             self._refuse(number, error)
             return
         self._answering = None
-        self._send(Answered(), number)
+        usage = answer.usage
+        self._send(Answered(usage.prompt_tokens, usage.answer_tokens, usage.cut), number)
 
-    def _pieces(self, task: Ask) -> Iterator[str]:
-        """Yield the answer as it comes; closing ends the work on it."""
-        yield from self.model.ask(
-            list(task.pictures),
+    def _begin(self, task: Ask) -> Answer:
+        from unipic2_vlm import Turn
+
+        pictures = iter(task.pictures)
+        history = [Turn(turn.role, turn.text, list(islice(pictures, turn.pictures))) for turn in task.history]
+        return self.model.ask(
+            list(pictures),
             task.question,
+            history=history,
             max_new_tokens=task.max_new_tokens,
             temperature=task.temperature,
             top_p=task.top_p,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from unipic2_apps.engine.pool import Pool
 
-__all__ = ["KEEP_ALIVE", "serve"]
+__all__ = ["KEEP_ALIVE", "make_app", "make_pool", "read_keys", "serve"]
 
 LOCAL = {"127.0.0.1", "::1", "localhost"}
 KEEP_ALIVE = 75
@@ -28,11 +28,16 @@ KEEP_ALIVE = 75
 
 def serve(*, model: ModelOptions, server: ServerOptions, limits: LimitOptions) -> None:
     """Serve a checkpoint over HTTP: OpenAI's images and chat endpoints, /health, /metrics, and /docs for the rest."""
-    keys = _read_keys(server.api_keys)
+    keys = read_keys(server.api_keys)
     if server.moderation is not None:
         from unipic2_apps.server.moderation import load_hook
 
         load_hook(server.moderation)
+    if server.allow_urls:
+        from unipic2_apps.server.urls import check_host
+
+        for host in server.allow_urls:
+            check_host(host)
     listening = _bind(server.host, server.port)
     if server.host not in LOCAL and not keys:
         _say(f"warning: {server.host} is open to the network, and without --api-keys everybody may use the server.")
@@ -45,12 +50,12 @@ async def _serve(
 ) -> None:
     from unipic2_apps.engine.pool import NoEngineError
 
-    pool = _pool(model, server)
+    pool = make_pool(model, server)
     loading = asyncio.create_task(pool.start())
     await asyncio.sleep(0)  # the engines start, and load while this process imports
     import uvicorn
 
-    app = _app(pool, keys, model, server, limits)
+    app = make_app(pool, keys, model, server, limits)
     try:
         await loading
     except NoEngineError as error:
@@ -78,7 +83,8 @@ def _announce(name: str, facts: dict[str, Any], host: str, port: int) -> None:
     _say(f"serving {name} ({facts['variant']}: {', '.join(facts['can'])}) at http://{shown}:{port}, described at /docs")
 
 
-def _pool(model: ModelOptions, server: ServerOptions) -> "Pool":
+def make_pool(model: ModelOptions, server: ServerOptions) -> "Pool":
+    """Return the engines of a server, which are not started yet."""
     from dataclasses import replace
 
     from unipic2_apps.engine.link import in_process
@@ -89,20 +95,31 @@ def _pool(model: ModelOptions, server: ServerOptions) -> "Pool":
     return Pool(launches, max_queue=server.max_queue)
 
 
-def _app(pool: "Pool", keys: list[str], model: ModelOptions, server: ServerOptions, limits: LimitOptions) -> "FastAPI":
+def make_app(
+    pool: "Pool", keys: list[str], model: ModelOptions, server: ServerOptions, limits: LimitOptions
+) -> "FastAPI":
+    """Return the application over a pool, which may still be loading."""
     from unipic2_apps.loading import default_checkpoint
     from unipic2_apps.server.app import create_app
+    from unipic2_apps.server.guard import MEGABYTE
     from unipic2_apps.server.moderation import load_hook
     from unipic2_apps.server.service import Service
+    from unipic2_apps.server.urls import Fetcher
 
     name = server.name or Path(model.checkpoint or default_checkpoint()).name
     hook = None if server.moderation is None else load_hook(server.moderation)
-    service = Service(pool, name, limits=limits, hook=hook, ai_label=server.ai_label)
+    fetcher = Fetcher(server.allow_urls, max_bytes=limits.max_body * MEGABYTE) if server.allow_urls else None
+    service = Service(pool, name, limits=limits, hook=hook, fetcher=fetcher, ai_label=server.ai_label)
     pool.on_step = service.metrics.on_step
     return create_app(service, server, keys=keys)
 
 
-def _read_keys(path: str | None) -> list[str]:
+def read_keys(path: str | None) -> list[str]:
+    """Return the keys that a file holds; without one there are none.
+
+    Raises:
+        UsageError: If it can't be read or is empty.
+    """
     if path is None:
         return []
     try:

@@ -13,9 +13,9 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
 from unipic2_apps.server.errors import ApiError, explain
-from unipic2_apps.server.options import LimitOptions
-from unipic2_apps.server.pictures import read_data_uri, read_picture
+from unipic2_apps.server.pictures import read_picture
 from unipic2_apps.server.schemas import EditBody, EditFields
+from unipic2_apps.server.service import Service
 
 __all__ = ["EDIT_BODIES", "read_edit"]
 
@@ -27,7 +27,7 @@ FIELD_BYTES = 2**20
 Body = TypeVar("Body", bound=BaseModel)
 
 
-async def read_edit(request: Request, limits: LimitOptions) -> tuple[EditFields, list[Image.Image]]:
+async def read_edit(request: Request, service: Service) -> tuple[EditFields, list[Image.Image]]:
     """Return the fields and pictures of a request to edit.
 
     Raises:
@@ -35,14 +35,14 @@ async def read_edit(request: Request, limits: LimitOptions) -> tuple[EditFields,
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return await _read_json(request, limits)
+        return await _read_json(request, service)
     if kind == "multipart/form-data":
-        return await _read_form(request, limits)
+        return await _read_form(request, service)
     msg = f"the content type is {kind[:100]!r}; send multipart/form-data or application/json."
     raise ApiError(400, "invalid_content_type", msg)
 
 
-async def _read_json(request: Request, limits: LimitOptions) -> tuple[EditFields, list[Image.Image]]:
+async def _read_json(request: Request, service: Service) -> tuple[EditFields, list[Image.Image]]:
     try:
         values = json.loads(await request.body())
     except (ValueError, RecursionError):
@@ -52,16 +52,11 @@ async def _read_json(request: Request, limits: LimitOptions) -> tuple[EditFields
         raise _mask_refused()
     if not body.images:
         raise _missing()
-    if len(body.images) > MOST_FILES:
-        raise ApiError(400, "too_many_images", f"{len(body.images)} pictures were sent; the most are {MOST_FILES}.")
-    pictures = [
-        await asyncio.to_thread(read_data_uri, each.image_url, max_pixels=limits.max_input_pixels, param="images")
-        for each in body.images
-    ]
-    return body, pictures
+    service.check_edited(len(body.images))
+    return body, [await service.picture(each.image_url, "images") for each in body.images]
 
 
-async def _read_form(request: Request, limits: LimitOptions) -> tuple[EditFields, list[Image.Image]]:
+async def _read_form(request: Request, service: Service) -> tuple[EditFields, list[Image.Image]]:
     try:
         form = await request.form(max_files=MOST_FILES, max_fields=MOST_FIELDS, max_part_size=FIELD_BYTES)
     except ApiError:
@@ -71,19 +66,20 @@ async def _read_form(request: Request, limits: LimitOptions) -> tuple[EditFields
     except (ValueError, LookupError) as error:  # what the parser lets through, such as header bytes of no encoding
         raise ApiError(400, "invalid_form", f"the form can't be read ({type(error).__name__}).") from None
     try:
-        return await _from_form(form, limits)
+        return await _from_form(form, service)
     finally:
         await form.close()
 
 
-async def _from_form(form: FormData, limits: LimitOptions) -> tuple[EditFields, list[Image.Image]]:
+async def _from_form(form: FormData, service: Service) -> tuple[EditFields, list[Image.Image]]:
     values: dict[str, Any] = {}
     pictures = []
     for name, value in form.multi_items():
         if name == "mask":
             raise _mask_refused()
         if name in PICTURES:
-            pictures.append(await _from_part(value, limits))
+            service.check_edited(len(pictures) + 1)
+            pictures.append(await _from_part(value, service))
         elif not isinstance(value, str):
             raise ApiError(400, "invalid_value", "a file was sent where text is expected.", param=name[:100])
         elif name in values:
@@ -96,12 +92,12 @@ async def _from_form(form: FormData, limits: LimitOptions) -> tuple[EditFields, 
     return fields, pictures
 
 
-async def _from_part(value: UploadFile | str, limits: LimitOptions) -> Image.Image:
+async def _from_part(value: UploadFile | str, service: Service) -> Image.Image:
     if isinstance(value, str):
-        return await asyncio.to_thread(read_data_uri, value, max_pixels=limits.max_input_pixels)
+        return await service.picture(value, "image")
     data = await value.read()
     mime = (value.content_type or "application/octet-stream").partition(";")[0].strip().lower()
-    return await asyncio.to_thread(read_picture, data, max_pixels=limits.max_input_pixels, mime=mime)
+    return await asyncio.to_thread(read_picture, data, max_pixels=service.limits.max_input_pixels, mime=mime)
 
 
 def _validate(kind: type[Body], values: Any) -> Body:

@@ -46,7 +46,7 @@ async def generations(request: Request, body: GenerateBody) -> Response:
 @router.post("/v1/images/edits", response_model=ImagesReply, responses=STREAM, openapi_extra=EDIT_BODIES)
 async def edits(request: Request) -> Response:
     """Edit a picture by an instruction, as a form (``image`` or ``image[]``) or as JSON (``images``)."""
-    fields, pictures = await read_edit(request, service_of(request).limits)
+    fields, pictures = await read_edit(request, service_of(request))
     return await _pictures(request, fields, pictures, "image_edit")
 
 

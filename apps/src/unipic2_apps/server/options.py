@@ -24,6 +24,8 @@ class ServerOptions:
         api_keys: File with one key a line; without it anybody who reaches the port may use it.
         rate_limit: The most requests a minute for each key (or address, without keys); 0 is no limit.
         cors_origin: Web page origin that browsers may use the server from, may be repeated; none by default.
+        allow_urls: Host whose pictures the server fetches when a client names their https URL, may be repeated; none by
+            default: then pictures come as bytes or data URIs alone.
         moderation: MODULE:FUNCTION that sees what comes in and goes out and may refuse it.
         ai_label: Write into each picture that it was made by AI; --no-ai-label leaves it out.
         grace: Seconds that running requests have to finish when the server is asked to end.
@@ -38,6 +40,7 @@ class ServerOptions:
     api_keys: str | None = None
     rate_limit: NonNegativeInt = 0
     cors_origin: list[str] = field(default_factory=list)
+    allow_urls: list[str] = field(default_factory=list)
     moderation: str | None = None
     ai_label: bool = True
     grace: NonNegativeInt = 30

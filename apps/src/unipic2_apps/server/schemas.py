@@ -31,6 +31,7 @@ Steps = Annotated[int, Field(ge=1, description="Denoising steps.")]
 Guidance = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, description="Scale of classifier-free guidance.")]
 Size = Annotated[str, Field(pattern=r"^(auto|[0-9]{1,5}x[0-9]{1,5})$", description="WIDTHxHEIGHT in px, or auto.")]
 NOT_HONOURED = "Accepted and not honoured."
+OTHERS = "other URLs are opened only of hosts that the server allows."
 Ignored = Annotated[Any, Field(description=NOT_HONOURED)]
 
 
@@ -84,7 +85,7 @@ class EditFields(PictureFields):
 class ImageUrl(_Body):
     """A picture inside JSON."""
 
-    image_url: Annotated[str, Field(description="A data URI (data:image/png;base64,...); no other URL is opened.")]
+    image_url: Annotated[str, Field(description=f"A data URI (data:image/png;base64,...); {OTHERS}")]
 
 
 class EditBody(EditFields):
@@ -95,7 +96,7 @@ class EditBody(EditFields):
 
 
 class _Url(_Body):
-    url: Annotated[str, Field(description="A data URI; no other URL is opened.")]
+    url: Annotated[str, Field(description=f"A data URI; {OTHERS}")]
     detail: Ignored = None
 
 
@@ -111,6 +112,9 @@ class ImagePart(_Body):
 
     type: Literal["image_url"]
     image_url: _Url
+    seed: Annotated[Any, Field(description="That of a picture of this server's, which may be sent back as it is.")] = (
+        None
+    )
 
 
 class Message(_Body):
@@ -138,6 +142,13 @@ class Message(_Body):
         return [part.image_url.url for part in (*parts, *(self.images or ())) if isinstance(part, ImagePart)]
 
 
+class StreamOptions(_Body):
+    """What a stream brings beside the answer."""
+
+    include_usage: Annotated[bool, Field(description="Count tokens in a last chunk.")] | None = None
+    include_obfuscation: Ignored = None
+
+
 class ChatBody(_Body):
     """Body of ``/v1/chat/completions``."""
 
@@ -146,7 +157,10 @@ class ChatBody(_Body):
     modalities: (
         Annotated[
             list[Literal["text", "image"]],
-            Field(description='["image"] draws, or edits the picture of the last message.'),
+            Field(
+                description='["text"] answers; ["image"] draws, or edits the last picture. By default, or with both, '
+                "the words of the last message decide, and the reply's choice tells."
+            ),
         ]
         | None
     ) = None
@@ -156,6 +170,7 @@ class ChatBody(_Body):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     n: Annotated[int, Field(ge=1, le=1)] | None = None
     stream: bool | None = None
+    stream_options: StreamOptions | None = None
     seed: Seed | None = None
     size: Size | None = None
     negative_prompt: str | None = None
@@ -181,7 +196,6 @@ class ChatBody(_Body):
     service_tier: Ignored = None
     stop: Ignored = None
     store: Ignored = None
-    stream_options: Ignored = None
     tool_choice: Ignored = None
     tools: Ignored = None
     top_logprobs: Ignored = None
@@ -207,6 +221,18 @@ class ImagesReply(BaseModel):
     size: str
 
 
+class _Usage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class _Taken(BaseModel):
+    task: Literal["text", "generate", "edit"]
+    because: str
+    otherwise: Annotated[str, Field(description="How to have it otherwise.")]
+
+
 class _Choice(BaseModel):
     index: int
     message: dict[str, Any]
@@ -221,6 +247,8 @@ class ChatReply(BaseModel):
     created: int
     model: str
     choices: list[_Choice]
+    choice: Annotated[_Taken, Field(description="What the request was taken for.")]
+    usage: Annotated[_Usage, Field(description="Of an answer in words.")] | None = None
 
 
 class ModelReply(BaseModel):

@@ -12,11 +12,13 @@ from fastapi import Request
 from PIL import Image
 
 from unipic2_apps.engine.pool import NoEngineError, Pool, QueueFullError, Ticket
-from unipic2_apps.engine.tasks import Ask, Event, Make, Refused, Task
+from unipic2_apps.engine.tasks import Ask, Event, Make, Refused, Task, Turn
 from unipic2_apps.server.errors import ApiError
 from unipic2_apps.server.metrics import Metrics
 from unipic2_apps.server.moderation import Hook, Moderated, moderate
 from unipic2_apps.server.options import LimitOptions
+from unipic2_apps.server.pictures import read_data_uri, read_picture
+from unipic2_apps.server.urls import Fetcher
 
 __all__ = ["Service", "service_of"]
 
@@ -34,6 +36,8 @@ class Service:
     metrics: Metrics = field(default_factory=Metrics)
     hook: Hook | None = None
     """Moderation."""
+    fetcher: Fetcher | None = None
+    """Gets pictures by URL, where that is allowed."""
     ai_label: bool = True
     """Pictures say that they were made by AI."""
     started: int = field(default_factory=lambda: int(time.time()))
@@ -57,6 +61,32 @@ class Service:
         """
         self._check_most(number, self.limits.max_images, "messages", "pictures")
 
+    def check_edited(self, number: int) -> None:
+        """Make sure that there is no more than one picture to edit.
+
+        Raises:
+            ApiError: If there is.
+        """
+        if number > 1:
+            msg = f"{number} pictures were sent; this model edits one at a time."
+            raise ApiError(400, "too_many_images", msg, param="image")
+
+    async def picture(self, url: str, param: str) -> Image.Image:
+        """Return the picture of a data URI, or of an allowed URL.
+
+        Args:
+            url: What the client sent.
+            param: The field that it came in.
+
+        Raises:
+            ApiError: If it may not be opened, or is no picture.
+        """
+        most = self.limits.max_input_pixels
+        if self.fetcher is None or url[:5].lower() == "data:":
+            return await asyncio.to_thread(read_data_uri, url, max_pixels=most, param=param)
+        data, mime = await self.fetcher.fetch(url, param)
+        return await asyncio.to_thread(read_picture, data, max_pixels=most, mime=mime, param=param)
+
     def make(
         self,
         prompt: str,
@@ -79,9 +109,7 @@ class Service:
         self._check_text(prompt, "prompt")
         if negative_prompt:
             self._check_text(negative_prompt, "negative_prompt")
-        if len(pictures) > 1:
-            msg = f"{len(pictures)} pictures were sent; this model edits one at a time."
-            raise ApiError(400, "too_many_images", msg, param="image")
+        self.check_edited(len(pictures))
         self._check_most(n, self.limits.max_images, "n", "pictures")
         self._check_most(steps, self.limits.max_steps, "num_inference_steps", "steps")
         first = secrets.randbelow(2**32) if seed is None else seed
@@ -101,6 +129,7 @@ class Service:
         question: str,
         pictures: Sequence[Image.Image],
         *,
+        history: Sequence[Turn] = (),
         max_tokens: int | None = None,
         temperature: float | None = None,
         top_p: float | None = None,
@@ -113,6 +142,7 @@ class Service:
         """
         self._check_capable("ask")
         self._check_text(question, "messages")
+        self._check_text("\n".join([*(turn.text for turn in history), question]), "messages")
         self._check_most(max_tokens, self.limits.max_answer, "max_tokens", "tokens")
         self.check_pictures(len(pictures))
         return Ask(
@@ -121,6 +151,7 @@ class Service:
             temperature=temperature or 0.0,
             top_p=1.0 if top_p is None else top_p,
             seed=secrets.randbelow(2**32) if seed is None else seed,
+            history=tuple(history),
             pictures=tuple(pictures),
         )
 
@@ -130,7 +161,7 @@ class Service:
         Raises:
             ApiError: If it is refused, or can't be carried out.
         """
-        text = task.prompt if isinstance(task, Make) else task.question
+        text = task.prompt if isinstance(task, Make) else task.words
         await moderate(self.hook, Moderated("before", text, task.pictures))
         ticket = self._submit(task)
         gone = asyncio.create_task(_gone(request))
@@ -169,7 +200,7 @@ class Service:
             return
         needs = {
             "edit": "a Kontext or MetaQuery checkpoint edits",
-            "ask": "a MetaQuery checkpoint answers",
+            "ask": 'a MetaQuery checkpoint answers, and for a picture send modalities: ["image"]',
         }
         msg = (
             f"this model can't {what}: it is a {self.pool.facts.get('variant')} checkpoint, which can "
