@@ -1,10 +1,11 @@
 """Training runs as people start them, for the tests named ``test_train_*``.
 
-All of them share one ``$UNIPIC2_HOME`` with the debug preset, made once, and write their runs below one folder, so that
-MLflow's store is made once as well.
+The debug preset and an empty MLflow store are made once, whatever the processes that run the tests, and copied: each of
+these has a ``$UNIPIC2_HOME`` of its own, and each module a folder for its runs, so that their names can not collide.
 """
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 BIN = Path(sys.executable).parent
 PROBES = Path(__file__).parent / "probes"
@@ -38,10 +40,22 @@ CALLBACKS = """
 
 @dataclass
 class Workshop:
-    """Where runs are made, and how."""
+    """Where runs are made, and how.
+
+    Attributes:
+        folder: The module's own.
+        home: ``$UNIPIC2_HOME``.
+        empty_store: MLflow's database before the first run.
+    """
 
     folder: Path
     home: Path
+    empty_store: Path
+
+    def store_in(self, folder: Path) -> None:
+        """Put an empty MLflow store where runs will be made; they would make it themselves, in seconds."""
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.empty_store, folder / "mlflow.db")
 
     def environment(self) -> dict[str, str]:
         """Return what a person's shell would give, and little else."""
@@ -140,17 +154,59 @@ def _identity(run: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    """A folder for runs and a home with the debug preset."""
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("runs")
-    made = Workshop(folder, tmp_path_factory.mktemp("home"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("UNIPIC2_HOME", str(made.home))
-        patch.syspath_prepend(str(PROBES))
-        patch.chdir(folder)
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``home``, the debug preset, and ``mlflow.db``, an empty store; one for all of xdist's workers."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "made-once"
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / ".lock"), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNIPIC2_HOME", str(folder / "home"))
+        from mlflow import MlflowClient
+
         from unipic2_train import home
 
         home.provide("home:debug/foundation")
         home.provide("home:debug/shapes")
+        store = folder / "mlflow.db"
+        if not store.exists():
+            partial = folder / "partial.db"
+            MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments(max_results=1)
+            partial.rename(store)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def home_folder(made_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with the debug preset, where this process's tests add what they make."""
+    return shutil.copytree(made_once / "home", tmp_path_factory.mktemp("home"), dirs_exist_ok=True)
+
+
+@pytest.fixture(scope="module")
+def workshop(
+    request: pytest.FixtureRequest, made_once: Path, home_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Workshop]:
+    """A folder for this module's runs, and a home with the debug preset."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp(request.module.__name__.rpartition(".")[2])
+    made = Workshop(folder, home_folder, made_once / "mlflow.db")
+    made.store_in(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNIPIC2_HOME", str(made.home))
+        patch.syspath_prepend(str(PROBES))
+        patch.chdir(folder)
         yield made
+
+
+@pytest.fixture(scope="module")
+def model(workshop: Workshop) -> Path:
+    """A Kontext model as `pretrain` exports it, its transformer new but for its output."""
+    from unipic2_train import export, home
+    from unipic2_train.system import FrozenParts, build_transformer
+
+    foundation = home.provide("home:debug/foundation")
+    transformer = build_transformer(foundation, "scratch")
+    with torch.no_grad():
+        transformer.proj_out.weight.normal_(std=0.02, generator=torch.Generator().manual_seed(0))
+    folder = workshop.folder / "kontext"
+    export.save_model(folder, transformer, export.trained_values(transformer), FrozenParts(foundation), {})
+    return folder

@@ -14,21 +14,6 @@ QUIET = ("--trainer.logger", "false")
 
 
 @pytest.fixture(scope="module")
-def model(workshop, tmp_path_factory):
-    """A Kontext model as `pretrain` exports it, its transformer new but for its output."""
-    from unipic2_train import export, home
-    from unipic2_train.system import FrozenParts, build_transformer
-
-    foundation = home.provide("home:debug/foundation")
-    transformer = build_transformer(foundation, "scratch")
-    with torch.no_grad():
-        transformer.proj_out.weight.normal_(std=0.02, generator=torch.Generator().manual_seed(0))
-    folder = tmp_path_factory.mktemp("model") / "kontext"
-    export.save_model(folder, transformer, export.trained_values(transformer), FrozenParts(foundation), {})
-    return folder
-
-
-@pytest.fixture(scope="module")
 def scored(model):
     """Edits of that model, as the command makes them."""
     from unipic2_train import home

@@ -26,6 +26,7 @@ def test_a_killed_grid_goes_on(workshop):
     from unipic2_train.reproduce.command import reproduce
 
     out = workshop.folder / "grid"
+    workshop.store_in(out / "runs")
     options = [word for name, value in WORDS.items() for word in (f"--{name}", value)]
     process = workshop.start(
         "reproduce", "pretrain", *options, "--arms", "[joint,t2i]", "--out", out, program="unipic2-train"
@@ -61,6 +62,7 @@ def test_reinforcement_in_stages_with_its_curves(workshop):
     from unipic2_train.reproduce.command import reproduce
 
     out, arms = workshop.folder / "stages", ["none", "none-guided", "edit", "edit-t2i"]
+    workshop.store_in(out / "runs")
     said = reproduce("pdtr", preset="debug", seeds=1, steps=4, samples=4, arms=arms, out=out)
     assert said.startswith("4 of 4 cells are finished")
     cells = {arm: json.loads((out / "cells" / f"{arm}-seed0.json").read_text()) for arm in arms}
@@ -106,6 +108,7 @@ def test_a_learnt_reward_against_the_verifier(workshop):
     from unipic2_train.reproduce.command import reproduce
 
     out, arms = workshop.folder / "learnt", ["none", "verifier", "learnt"]
+    workshop.store_in(out / "runs")
     words = ["--preset", "debug", "--seeds", 1, "--steps", 4, "--samples", 4, "--arms", f"[{','.join(arms)}]"]
     process = workshop.start("reproduce", "edit-reward", *words, "--out", out, program="unipic2-train")
     kill_at_first_checkpoint(process, out / "runs" / "learnt-seed0")

@@ -30,6 +30,7 @@ def model(workshop):
 def pdtr(workshop, model):
     """The folder of both stages' runs."""
     folder = workshop.folder / "pdtr"
+    workshop.store_in(folder)
     workflow.run(["--preset", "debug", "--checkpoint", str(model), "--run_dir", str(folder)])
     return folder
 
