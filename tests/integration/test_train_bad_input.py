@@ -1,6 +1,8 @@
 """Bad input: one clear message, no traceback, a non-zero exit, nothing half-written. Every case is really caused.
 
-The commands run as people type them, each in a process of its own.
+A process of its own, as people start it, is given to one case of each kind: what is answered before anything heavy is
+imported, a refused recipe, a run that fails on its way, Ctrl-C, a full disk. The others call what the console script
+calls, which saves the imports.
 """
 
 import json
@@ -114,11 +116,11 @@ def test_unknown_key_in_a_recipe_file(refused_here, tmp_path):
 
 @slow
 @pytest.mark.usefixtures("nothing_new")
-def test_missing_shards_are_named(workshop, tmp_path):
+def test_missing_shards_are_named(refused_here, tmp_path):
     data = shutil.copytree(home.path("home:debug/shapes"), tmp_path / "data")
     gone = sorted(data.rglob("train/*.tar"))[0]
     gone.unlink()
-    message = refused(workshop, *PRETRAIN, "--data.path", data)
+    message = refused_here(*PRETRAIN, "--data.path", data)
     assert gone.relative_to(data).as_posix() in message
 
 
@@ -145,9 +147,9 @@ def test_an_empty_training_split_is_named(refused_here, tmp_path):
 
 
 @slow
-def test_an_empty_validation_split_is_named(workshop, tmp_path):
+def test_an_empty_validation_split_is_named(workshop, refused_here, tmp_path):
     data = write_data(tmp_path / "data", ["a red circle"] * 8, splits=["train"])
-    message = refused(workshop, *PRETRAIN, "--data.path", data, "--run_dir", tmp_path / "run")
+    message = refused_here(*PRETRAIN, "--data.path", data, "--run_dir", workshop.folder / "not-validated")
     assert "validation split" in message
     assert "--trainer.limit_val_batches 0" in message
 
@@ -159,7 +161,7 @@ def test_a_prompt_without_text_is_named(workshop, tmp_path):
     content = shard.read_bytes()
     assert content.count(b"blank it") == 1
     shard.write_bytes(content.replace(b"blank it", b"        "))
-    message = refused(workshop, *PRETRAIN, "--data.path", data, "--run_dir", tmp_path / "run")
+    message = refused(workshop, *PRETRAIN, "--data.path", data, "--run_dir", workshop.folder / "without-text")
     assert "sample train-7" in message
     assert "needs a text in 'captions'" in message
 
@@ -170,33 +172,36 @@ def run(workshop):
     return workshop.run_here("pretrain", "--config", "pretrain/debug", "--run_dir", workshop.folder / "short")
 
 
+def started_from(model):
+    return ("--model.kontext.checkpoint", model, "--model.kontext.init", "checkpoint")
+
+
 @slow
-def test_a_model_folder_of_another_preset(workshop, run, tmp_path):
+def test_a_model_folder_of_another_preset(workshop, refused_here, run, tmp_path):
     """A transformer of one preset with the config of another."""
     model = shutil.copytree(run / "export", tmp_path / "model")
     config = model / "transformer" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "num_layers": 3, "in_channels": 8}))
-    words = ("--model.kontext.checkpoint", model, "--model.kontext.init", "checkpoint", "--run_dir", tmp_path / "run")
-    message = refused(workshop, *PRETRAIN, *words)
+    message = refused_here(*PRETRAIN, *started_from(model), "--run_dir", workshop.folder / "other-preset")
     assert "transformer_blocks.2." in message, "missing weights are listed"
     assert "wrongly shaped" in message
     assert "pos_embed.proj.weight" in message
 
 
 @slow
-def test_a_model_folder_with_missing_weights(refused_here, run, tmp_path):
+def test_a_model_folder_with_missing_weights(workshop, refused_here, run, tmp_path):
     model = shutil.copytree(run / "export", tmp_path / "model")
     file = model / "transformer" / "diffusion_pytorch_model.safetensors"
     weights = load_file(file)
     del weights["proj_out.weight"]
     save_file(weights, file, metadata={"format": "pt"})
-    words = ("--model.kontext.checkpoint", model, "--model.kontext.init", "checkpoint", "--run_dir", tmp_path / "run")
+    words = (*started_from(model), "--run_dir", workshop.folder / "missing-weights")
     assert "proj_out.weight" in refused_here(*PRETRAIN, *words)
 
 
 @slow
-def test_a_training_checkpoint_of_another_preset(workshop, run):
-    message = refused(workshop, "run", "pretrain", "--resume", run, "--model.kontext.architecture", '{"num_layers": 3}')
+def test_a_training_checkpoint_of_another_preset(workshop, refused_here, run):
+    message = refused_here("run", "pretrain", "--resume", run, "--model.kontext.architecture", '{"num_layers": 3}')
     assert "does not fit this recipe's model" in message
     assert "missing kontext.transformer.transformer_blocks.2." in message
     assert workshop.status(run) == "FAILED"
