@@ -34,9 +34,10 @@ test: install ## Run the fast tests (under 10 minutes on two cores)
 	@echo "test: the fast tests of all packages (under 10 minutes on two cores)"
 	@$(PYTEST) -n 2 -m "not slow and not gpu and not multigpu"
 
+# The longest files come first, in the order given, so that no core waits for the last of them.
 test-slow: install ## Run the slow tests: fresh environments, whole runs, two processes
 	@echo "test-slow: fresh environments, whole runs and two-process runs (about 16 minutes on two cores)"
-	@$(PYTEST) -n 2 --dist loadfile -m "slow and not gpu and not multigpu"
+	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "slow and not gpu and not multigpu" tests apps packages
 
 test-gpu: install ## Run the tests that need a CUDA device
 	@$(PYTEST) -m "gpu or multigpu"
