@@ -55,16 +55,18 @@ def load(options: ModelOptions, needs: Capability | None = None, *, cache_bytes:
         checkpoint,
         revision=options.revision,
         vlm=options.vlm,
-        vlm_quantization=options.vlm_quantization,
         dtype=None if options.dtype == "auto" else getattr(torch, options.dtype),
         device=None if options.device is None else _device(options.device),
         use_t5=options.t5,
         lora=adapters,
+        quantization=options.quantization,
+        encoder_quantization=options.encoder_quantization,
         offload=options.offload,
         cache_bytes=cache_bytes,
     )
     if options.tiling:
         model.parts.vae.enable_tiling()
+        model.parts.vae.enable_slicing()
     return model
 
 
@@ -75,10 +77,11 @@ def model_facts(model: UniPic2, options: ModelOptions) -> dict[str, Any]:
         "checkpoint": _absolute(_checkpoint(options)),
         "revision": options.revision,
         "vlm": None if options.vlm is None else _absolute(options.vlm),
-        "vlm_quantization": options.vlm_quantization,
         "lora": [f"{_absolute(path)}:{weight}" for path, weight in map(parse_lora, options.lora)],
         "t5": options.t5,
         "dtype": info["parts"]["transformer"]["dtype"],
+        "quantization": options.quantization,
+        "encoder_quantization": options.encoder_quantization,
         "tiling": options.tiling,
         "device": model.device.type,
         "variant": info["variant"],

@@ -11,6 +11,7 @@ from jsonargparse.typing import PositiveInt
 __all__ = ["AnswerOptions", "Dtype", "ModelOptions", "OutputOptions", "PictureOptions"]
 
 Dtype = Literal["auto", "float32", "bfloat16"]
+Quantization = Literal["int8", "nf4"]
 
 
 @dataclass(frozen=True)
@@ -21,23 +22,25 @@ class ModelOptions:
         checkpoint: Folder in the official layout, or a hub id; by default $UNIPIC2_HOME/tiny/kontext, if it is there.
         revision: Revision of a hub id.
         vlm: Folder or hub id of a MetaQuery checkpoint's VLM; by default vlm/ inside the checkpoint.
-        vlm_quantization: Load the VLM in 4 or 8 bits, by bitsandbytes.
         lora: LoRA adapter, FILE_OR_FOLDER or FILE_OR_FOLDER:WEIGHT; may be repeated, several add up.
         t5: Use T5 if the checkpoint has it; without it (--no-t5) less memory is needed.
         device: Where to run; by default a GPU if there is one.
         dtype: Dtype of the weights; auto is bfloat16 on a GPU and float32 on a CPU.
+        quantization: Keep the transformer's matrices in 8 bits (int8, by torchao) or 4 (nf4, by bitsandbytes).
+        encoder_quantization: The same for the VLM, or for T5.
         offload: Keep what reads prompts on the GPU only while it works.
-        tiling: Encode and decode in tiles, for large pictures in little memory.
+        tiling: Encode and decode one picture at a time, and large ones in tiles, in little memory.
     """
 
     checkpoint: str | None = None
     revision: str | None = None
     vlm: str | None = None
-    vlm_quantization: Literal["4bit", "8bit"] | None = None
     lora: list[str] = field(default_factory=list)
     t5: bool = True
     device: str | None = None
     dtype: Dtype = "auto"
+    quantization: Quantization | None = None
+    encoder_quantization: Quantization | None = None
     offload: bool = False
     tiling: bool = False
 

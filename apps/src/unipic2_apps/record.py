@@ -35,7 +35,7 @@ FORMAT = 1
 DISTRIBUTIONS = ("torch", "diffusers", "transformers", "numpy", "pillow", "unipic2-unified", "unipic2-dit")
 PARTS = ("picture", "result", "model", "batch", "versions", "machine")
 # What of a model makes a difference to its pictures, beside the machine; where it lies does not.
-MODEL_KEYS = ("hash", "dtype", "tiling", "t5", "vlm_quantization")
+MODEL_KEYS = ("hash", "dtype", "quantization", "encoder_quantization", "tiling", "t5")
 
 
 def sidecar(path: Path) -> Path:

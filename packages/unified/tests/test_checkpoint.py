@@ -76,8 +76,8 @@ def test_a_conditioner_for_another_transformer(metaquery_folder, vlm_folder, cop
 def test_impossible_ways_to_load(metaquery_folder, vlm_folder):
     with pytest.raises(RequestError, match="this runs on the CPU"):
         UniPic2.from_pretrained(metaquery_folder, vlm=vlm_folder, device="cpu", offload=True)
-    with pytest.raises(RequestError, match="can't move a quantised VLM"):
-        UniPic2.from_pretrained(metaquery_folder, device="cuda", offload=True, vlm_quantization="4bit")
+    with pytest.raises(RequestError, match="does not move encoders in nf4"):
+        UniPic2.from_pretrained(metaquery_folder, device="cuda", offload=True, encoder_quantization="nf4")
 
 
 def test_a_hash_is_that_of_names_and_bytes(tmp_path):

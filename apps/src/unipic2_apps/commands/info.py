@@ -59,7 +59,8 @@ def _text(facts: dict[str, Any]) -> str:
     width = max(map(len, [*lines, *facts["parts"]])) + 2
     head = [f"{name:<{width}}{value}" for name, value in lines.items() if value]
     parts = [
-        f"{name:<{width}}{part['class']:<34}{_count(part['parameters']):>7}  {part['dtype']}"
+        f"{name:<{width}}{part['class']:<34}{_count(part['parameters']):>7}  {_count(part['bytes']):>7}B"
+        f"  {part['dtype']}" + (f", matrices {part['quantization']}" if part["quantization"] else "")
         for name, part in facts["parts"].items()
         if "class" in part
     ]

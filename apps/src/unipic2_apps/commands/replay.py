@@ -122,11 +122,12 @@ def _model_options(
         # Of a hub id; a folder has none.
         revision=None if Path(source).is_dir() else facts["revision"],
         vlm=vlm or facts["vlm"],
-        vlm_quantization=facts["vlm_quantization"],
         lora=facts["lora"] if lora is None else lora,
         t5=facts["t5"],
         device=device or ("cuda" if on_gpu else "cpu"),
         dtype=facts["dtype"],
+        quantization=facts["quantization"],
+        encoder_quantization=facts["encoder_quantization"],
         tiling=facts["tiling"],
     )
 

@@ -241,5 +241,6 @@ def _facts(model: UniPic2) -> dict[str, object]:
         "default_size": list(model.sizes.default),
         "dtype": parts["transformer"]["dtype"],
         "bytes": {name: facts["bytes"] for name, facts in parts.items()},
+        "quantization": model.parts.quantization,
         "device": str(model.device),
     }

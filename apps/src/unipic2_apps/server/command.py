@@ -78,8 +78,10 @@ async def _serve(
 
 def _announce(name: str, facts: dict[str, Any], host: str, port: int) -> None:
     shown = f"[{host}]" if ":" in host else host
-    weights = ", ".join(f"{part} {size / 1e9:.3g} GB" for part, size in facts["bytes"].items())
-    _say(f"weights of each engine, in {facts['dtype']}: {weights}")
+    kept = {part: f" in {quantization}" for part, quantization in facts["quantization"].items()}
+    weights = ", ".join(f"{part} {size / 1e9:.3g} GB{kept.get(part, '')}" for part, size in facts["bytes"].items())
+    total = sum(facts["bytes"].values()) / 1e9
+    _say(f"weights of each engine, in {facts['dtype']}: {weights}; in all {total:.3g} GB")
     _say(f"serving {name} ({facts['variant']}: {', '.join(facts['can'])}) at http://{shown}:{port}, described at /docs")
 
 

@@ -8,12 +8,15 @@ starts from random weights: missing, unexpected or wrongly shaped weights are an
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from unipic2_dit.weights import CheckpointError, check_weights, raise_on_mismatch, weight_shapes
+from unipic2_dit import components
+from unipic2_dit.quantization import Quantization
+from unipic2_dit.weights import CheckpointError, check_weights, weight_shapes
 
 if TYPE_CHECKING:
     from unipic2_dit.pipeline import StableDiffusion3KontextPipeline
@@ -118,6 +121,7 @@ def load_transformer(
     revision: str | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
+    quantization: Quantization | None = None,
 ) -> SD3Transformer2DKontextModel:
     """Load the transformer of a checkpoint, also of a stock SD3 text-to-image checkpoint.
 
@@ -126,6 +130,8 @@ def load_transformer(
         revision: Revision of a hub id.
         dtype: Dtype of the weights; by default float32.
         device: Where it goes.
+        quantization: Keep the matrices of its blocks in 8 or 4 bits; ``dtype`` is then that of the rest, and of all
+            computation.
 
     Returns:
         The transformer, in evaluation mode.
@@ -137,7 +143,9 @@ def load_transformer(
 
     folder = resolve_folder(source, revision=revision)
     _check_class(read_config(folder, "transformer").get("_class_name"), _TRANSFORMER_CLASSES, folder / "transformer")
-    return _load_diffusers_model(SD3Transformer2DKontextModel, folder / "transformer", dtype, device)
+    return components.load_diffusers_model(
+        SD3Transformer2DKontextModel, folder / "transformer", dtype, device, quantization
+    )
 
 
 def load_component(
@@ -147,6 +155,7 @@ def load_component(
     revision: str | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
+    quantization: Quantization | None = None,
 ) -> Any:
     """Load one part of a checkpoint, strictly.
 
@@ -157,6 +166,7 @@ def load_component(
         revision: Revision of a hub id.
         dtype: Dtype of a model's weights; by default float32.
         device: Where a model goes.
+        quantization: Keep the matrices of ``transformer`` or ``text_encoder_3`` in 8 or 4 bits; others never are.
 
     Returns:
         The model (in evaluation mode), tokenizer or scheduler.
@@ -170,10 +180,10 @@ def load_component(
 
     folder = resolve_folder(source, revision=revision)
     if name == "transformer":
-        return load_transformer(folder, dtype=dtype, device=device)
+        return load_transformer(folder, dtype=dtype, device=device, quantization=quantization)
     if name == "vae":
         _check_class(read_config(folder, name).get("_class_name"), ("AutoencoderKL",), folder / name)
-        return _load_diffusers_model(diffusers.AutoencoderKL, folder / name, dtype, device)
+        return components.load_diffusers_model(diffusers.AutoencoderKL, folder / name, dtype, device)
     if name == "scheduler":
         expected = "FlowMatchEulerDiscreteScheduler"
         _check_class(read_config(folder, name).get("_class_name"), (expected,), folder / name)
@@ -188,10 +198,12 @@ def load_component(
     }
     class_name = classes[name]
     if name.startswith("tokenizer"):
-        return _load_tokenizer(getattr(transformers, class_name), folder / name)
+        return components.load_tokenizer(getattr(transformers, class_name), folder / name)
     architectures = read_config(folder, name).get("architectures") or [None]
     _check_class(architectures[0], (class_name,), folder / name)
-    return _load_text_encoder(getattr(transformers, class_name), folder / name, dtype, device)
+    if quantization is not None and name == "text_encoder_3":
+        return components.load_quantized_t5(folder / name, dtype or torch.float32, device or "cpu", quantization)
+    return components.load_text_encoder(getattr(transformers, class_name), folder / name, dtype, device)
 
 
 def load_pipeline(
@@ -248,59 +260,14 @@ def load_lora(pipeline: StableDiffusion3KontextPipeline, path: str | Path, *, sc
 
     adapter = f"lora_{len(pipeline.get_list_adapters().get('transformer', []))}"
     try:
-        pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=adapter)
+        with warnings.catch_warnings():
+            # That adapters of int8 matrices can't be merged into them, which nobody asked for.
+            warnings.filterwarnings("ignore", message="TorchaoLoraLinear", category=UserWarning)
+            pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=adapter)
     except (ValueError, RuntimeError, KeyError, OSError, SafetensorError) as error:
         msg = f"{file} can't be loaded as a LoRA of this transformer: {str(error).splitlines()[0]}"
         raise CheckpointError(msg) from error
     pipeline.set_adapters([adapter], [scale])
-
-
-def _load_diffusers_model(
-    model_class: Any,
-    folder: Path,
-    dtype: torch.dtype | None,
-    device: torch.device | str | None,
-) -> Any:
-    config = model_class.load_config(folder)
-    with torch.device("meta"):
-        expected = {key: tuple(value.shape) for key, value in model_class.from_config(config).state_dict().items()}
-    check_weights(weight_shapes(folder), expected, folder)
-    model = model_class.from_pretrained(folder, torch_dtype=dtype or torch.float32)
-    return model.eval().to(device) if device is not None else model.eval()
-
-
-def _load_text_encoder(
-    model_class: Any,
-    folder: Path,
-    dtype: torch.dtype | None,
-    device: torch.device | str | None,
-) -> Any:
-    # Which keys may be absent (tied) or extra (old buffers) is transformers' knowledge, so it does the comparison.
-    try:
-        model, info = model_class.from_pretrained(
-            folder,
-            dtype=dtype or torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            local_files_only=True,
-        )
-    except OSError as error:
-        msg = f"{folder} can't be loaded as {model_class.__name__}: {str(error).splitlines()[0]}"
-        raise CheckpointError(msg) from error
-    wrong = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"])
-    raise_on_mismatch(folder, sorted(info["missing_keys"]), sorted(info["unexpected_keys"]), wrong)
-    return model.eval().to(device) if device is not None else model.eval()
-
-
-def _load_tokenizer(tokenizer_class: Any, folder: Path) -> Any:
-    if not folder.is_dir():
-        msg = f"The checkpoint {folder.parent} has no {folder.name}/. Is it a complete folder in the official layout?"
-        raise CheckpointError(msg)
-    try:
-        return tokenizer_class.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, TypeError) as error:
-        msg = f"{folder} can't be loaded as {tokenizer_class.__name__}: {str(error).splitlines()[0]}"
-        raise CheckpointError(msg) from error
 
 
 def _check_class(found: str | None, expected: tuple[str, ...], where: Path) -> None:

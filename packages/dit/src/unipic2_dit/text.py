@@ -30,6 +30,8 @@ if TYPE_CHECKING:
         T5TokenizerFast,
     )
 
+    from unipic2_dit.quantization import Quantization
+
 __all__ = ["DEFAULT_T5_LENGTH", "TextConditioner"]
 
 DEFAULT_T5_LENGTH = 256
@@ -82,6 +84,7 @@ class TextConditioner:
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         use_t5: bool = True,
+        t5_quantization: Quantization | None = None,
     ) -> TextConditioner:
         """Load the text encoders of a checkpoint folder, strictly.
 
@@ -91,9 +94,10 @@ class TextConditioner:
             dtype: Dtype of the encoders; by default float32.
             device: Where they go.
             use_t5: Load T5 if the folder has it. It is the largest encoder by far.
+            t5_quantization: Keep its matrices in 8 or 4 bits.
 
         Raises:
-            CheckpointError: If something is missing or does not fit.
+            CheckpointError: If something is missing or does not fit, or T5 can't be quantised.
         """
         from unipic2_dit import checkpoint
 
@@ -104,7 +108,11 @@ class TextConditioner:
         }
         has_t5 = use_t5 and (folder / "text_encoder_3").is_dir()
         for name in ("text_encoder_3", "tokenizer_3"):
-            parts[name] = checkpoint.load_component(folder, name, dtype=dtype, device=device) if has_t5 else None
+            parts[name] = (
+                checkpoint.load_component(folder, name, dtype=dtype, device=device, quantization=t5_quantization)
+                if has_t5
+                else None
+            )
         width = checkpoint.read_config(folder, "transformer")["joint_attention_dim"]
         return cls(**parts, joint_attention_dim=width)
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["CheckpointError", "check_weights", "raise_on_mismatch", "weight_shapes"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["CheckpointError", "check_weights", "raise_on_mismatch", "read_weights", "weight_shapes"]
 
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 _MAX_LISTED = 20
@@ -28,15 +32,8 @@ def weight_shapes(folder: Path, name: str = WEIGHTS_NAME) -> dict[str, tuple[int
     """
     from safetensors import SafetensorError, safe_open
 
-    index = folder / f"{name}.index.json"
-    files = [folder / name]
-    if index.is_file():
-        files = sorted({folder / file for file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
     shapes: dict[str, tuple[int, ...]] = {}
-    for file in files:
-        if not file.is_file():
-            msg = f"The weights {file} are missing. Copy or download the folder again."
-            raise CheckpointError(msg)
+    for file in _files(folder, name):
         try:
             with safe_open(file, framework="pt") as weights:
                 shapes.update({key: tuple(weights.get_slice(key).get_shape()) for key in weights.keys()})  # noqa: SIM118
@@ -44,6 +41,27 @@ def weight_shapes(folder: Path, name: str = WEIGHTS_NAME) -> dict[str, tuple[int
             msg = f"The weights {file} are damaged or cut short ({error}). Copy or download them again."
             raise CheckpointError(msg) from error
     return shapes
+
+
+def read_weights(folder: Path, name: str = WEIGHTS_NAME) -> Iterator[tuple[str, Tensor]]:
+    """Yield the name and value of every tensor in a folder's safetensors, one at a time.
+
+    Args:
+        folder: Folder of one model, whose headers ``weight_shapes`` has read.
+        name: File name of unsharded weights; ``<name>.index.json`` names the shards.
+
+    Raises:
+        CheckpointError: If a shard is missing.
+    """
+    from safetensors import safe_open
+
+    for file in _files(folder, name):
+        with safe_open(file, framework="pt") as weights:
+            keys = list(weights.keys())
+        for key in keys:
+            # Opened anew, because what was read of an open file stays in memory.
+            with safe_open(file, framework="pt") as weights:
+                yield key, weights.get_tensor(key)
 
 
 def check_weights(
@@ -84,3 +102,16 @@ def raise_on_mismatch(
     if lines:
         msg = f"The weights in {where} are not those that its config asks for:\n" + "\n".join(lines)
         raise CheckpointError(msg)
+
+
+def _files(folder: Path, name: str) -> list[Path]:
+    """Return the files of a folder's weights, which are there."""
+    index = folder / f"{name}.index.json"
+    files = [folder / name]
+    if index.is_file():
+        files = sorted({folder / file for file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+    for file in files:
+        if not file.is_file():
+            msg = f"The weights {file} are missing. Copy or download the folder again."
+            raise CheckpointError(msg)
+    return files

@@ -19,12 +19,12 @@ from unipic2_connector.checkpoint import load_conditioner
 from unipic2_connector.conditioner import MetaQueryConditioner
 from unipic2_dit.checkpoint import CheckpointError, has_component, load_component, load_lora, resolve_folder
 from unipic2_dit.pipeline import StableDiffusion3KontextPipeline
+from unipic2_dit.quantization import Quantization
 from unipic2_dit.resolution import Sizes
 from unipic2_dit.text import TextConditioner
 from unipic2_unified.encoders import Encoders, MetaQueryEncoders, TextEncoders
 from unipic2_unified.variants import Reference, Variant, read_reference, read_variant
 from unipic2_vlm.checkpoint import CheckpointError as VlmError
-from unipic2_vlm.checkpoint import Quantization
 from unipic2_vlm.checkpoint import resolve_folder as resolve_vlm_folder
 from unipic2_vlm.queries import QueryEncoder
 
@@ -62,6 +62,8 @@ class Parts:
     """The weight of each adapter."""
     sources: dict[str, list[Path]] = field(default_factory=dict)
     """The files and folders that each part was loaded from; unknown if they were not loaded."""
+    quantization: dict[str, Quantization] = field(default_factory=dict)
+    """How the matrices of each part are kept that are not whole."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,6 @@ class VlmSource:
     """Folder of the Qwen2.5-VL, or a hub id; by default ``vlm/`` inside the checkpoint."""
     revision: str | None = None
     """Revision of a hub id."""
-    quantization: Quantization | None = None
-    """Load its linear layers in ``"4bit"`` or ``"8bit"``, by bitsandbytes."""
 
 
 def load_parts(
@@ -87,6 +87,8 @@ def load_parts(
     text_encoders: bool = True,
     use_t5: bool = True,
     lora: Sequence[Lora] = (),
+    quantization: Quantization | None = None,
+    encoder_quantization: Quantization | None = None,
 ) -> Parts:
     """Load a checkpoint.
 
@@ -100,9 +102,11 @@ def load_parts(
         text_encoders: Load what reads prompts.
         use_t5: Load T5, if the folder has it.
         lora: LoRA adapters of the transformer; several add up.
+        quantization: Keep the transformer's matrices in 8 or 4 bits.
+        encoder_quantization: The same for what reads prompts and is large: the VLM, or T5.
 
     Raises:
-        CheckpointError: If a part is missing, damaged, or does not fit the others.
+        CheckpointError: If a part is missing, damaged, or does not fit the others, or can't be quantised here.
     """
     folder = resolve_folder(source, revision=revision)
     variant = read_variant(folder)
@@ -111,8 +115,11 @@ def load_parts(
             f"{source} is no MetaQuery checkpoint (it has no conditioner/), so it has no use for the VLM {vlm.source}."
         )
         raise CheckpointError(msg)
+    if encoder_quantization is not None and text_encoders:
+        _check_quantizable(folder, variant, use_t5=use_t5)
     loaded = {
-        name: load_component(folder, name, dtype=dtype, device=device) for name in ("transformer", "vae", "scheduler")
+        name: load_component(folder, name, dtype=dtype, device=device, quantization=quantization)
+        for name in ("transformer", "vae", "scheduler")
     }
     parts = Parts(
         variant,
@@ -120,15 +127,17 @@ def load_parts(
         reference=read_reference(folder, variant),
         sources={name: [folder / name] for name in loaded},
     )
+    if quantization is not None:
+        parts.quantization["transformer"] = quantization
     _check_channels(parts, folder)
     _load_adapters(parts, lora)
     if text_encoders:
         where = device if encoder_device is None else encoder_device
         if variant != "metaquery":
-            _load_text(parts, folder, dtype, where, use_t5=use_t5)
+            _load_text(parts, folder, dtype, where, use_t5=use_t5, quantization=encoder_quantization)
             return parts
         try:
-            _load_metaquery(parts, folder, vlm, dtype, where)
+            _load_metaquery(parts, folder, vlm, dtype, where, encoder_quantization)
         except (ConditionerError, VlmError) as error:  # the leaves don't know each other, nor each other's errors
             raise CheckpointError(str(error)) from error
     return parts
@@ -148,21 +157,51 @@ def part_hashes(sources: Mapping[str, Sequence[Path]], lora_weights: Sequence[fl
     return hashes
 
 
-def _load_text(parts: Parts, folder: Path, dtype: torch.dtype, device: torch.device | str, *, use_t5: bool) -> None:
+def _check_quantizable(folder: Path, variant: Variant, *, use_t5: bool) -> None:
+    if variant == "metaquery" or (use_t5 and has_component(folder, "text_encoder_3")):
+        return
+    msg = (
+        f"Of what reads prompts, only a VLM or T5 is ever quantised, and {folder} "
+        f"{'is used without T5' if has_component(folder, 'text_encoder_3') else 'has neither'}: leave "
+        f"encoder_quantization (--encoder-quantization) out."
+    )
+    raise CheckpointError(msg)
+
+
+def _load_text(
+    parts: Parts,
+    folder: Path,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    *,
+    use_t5: bool,
+    quantization: Quantization | None,
+) -> None:
     if not has_component(folder, "text_encoder"):
         msg = (
             f"{folder} has neither text_encoder/ (Kontext) nor conditioner/ (MetaQuery), so nothing in it reads "
             f"prompts. Complete the folder, or load it with text_encoders=False and pass embeddings."
         )
         raise CheckpointError(msg)
-    text = TextConditioner.from_pretrained(folder, dtype=dtype, device=device, use_t5=use_t5)
+    text = TextConditioner.from_pretrained(
+        folder, dtype=dtype, device=device, use_t5=use_t5, t5_quantization=quantization
+    )
     parts.encoders = TextEncoders(text)
+    if quantization is not None:
+        parts.quantization["text_encoder_3"] = quantization
     tokenizers = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2", "text_encoder_3": "tokenizer_3"}
     for name in parts.encoders.modules():
         parts.sources[name] = [folder / name, folder / tokenizers[name]]
 
 
-def _load_metaquery(parts: Parts, folder: Path, vlm: VlmSource, dtype: torch.dtype, device: torch.device | str) -> None:
+def _load_metaquery(
+    parts: Parts,
+    folder: Path,
+    vlm: VlmSource,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    quantization: Quantization | None,
+) -> None:
     conditioner = load_conditioner(folder, dtype=dtype, device=device)
     for width in ("joint_attention_dim", "pooled_projection_dim"):
         found, expected = conditioner.config[width], parts.transformer.config[width]
@@ -175,8 +214,10 @@ def _load_metaquery(parts: Parts, folder: Path, vlm: VlmSource, dtype: torch.dty
         Sizes.of(parts.transformer, parts.vae).multiple,
         dtype=dtype,
         device=device,
-        quantization=vlm.quantization,
+        quantization=quantization,
     )
+    if quantization is not None:
+        parts.quantization["vlm"] = quantization
     try:
         parts.encoders = MetaQueryEncoders(MetaQueryConditioner(encoder, conditioner), encoder)
     except ValueError as error:

@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 
 from unipic2_dit.pictures import restore_sizes, upright_rgb
+from unipic2_dit.quantization import Quantization
 from unipic2_unified.checkpoint import Lora, VlmSource, load_parts, part_hashes
 from unipic2_unified.engine import Engine, StepCallback, tagged
 from unipic2_unified.errors import RequestError, refusals
 from unipic2_unified.info import part_facts, total_hash
 from unipic2_unified.prompts import CACHE_BYTES, check_offload
 from unipic2_unified.requests import Size, build_requests
-from unipic2_vlm.checkpoint import Quantization
 from unipic2_vlm.processor import Turn
 from unipic2_vlm.understanding import Answer, Decoding
 
@@ -43,12 +43,13 @@ class UniPic2(Engine):
         revision: str | None = None,
         vlm: str | Path | None = None,
         vlm_revision: str | None = None,
-        vlm_quantization: Quantization | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         text_encoders: bool = True,
         use_t5: bool = True,
         lora: str | Path | Sequence[Lora] = (),
+        quantization: Quantization | None = None,
+        encoder_quantization: Quantization | None = None,
         offload: bool = False,
         cache_bytes: int = CACHE_BYTES,
     ) -> UniPic2:
@@ -59,7 +60,6 @@ class UniPic2(Engine):
             revision: Revision of a hub id.
             vlm: Folder or hub id of the VLM of a MetaQuery checkpoint; by default ``vlm/`` inside the checkpoint.
             vlm_revision: Revision of that hub id.
-            vlm_quantization: Load the VLM in ``"4bit"`` or ``"8bit"``, by bitsandbytes.
             dtype: Dtype of all models; by default bfloat16 on a GPU and float32 on a CPU.
             device: Where they go; by default a GPU if there is one.
             text_encoders: Load what reads prompts, text encoders or VLM and connector; without it ``start`` takes
@@ -67,29 +67,34 @@ class UniPic2(Engine):
             use_t5: Load T5, if the folder has it. It is the largest encoder by far.
             lora: LoRA adapter of the transformer, or several, which add up: a file or folder, or (file or folder,
                 weight).
+            quantization: Keep the transformer's matrices in 8 bits (``"int8"``) or 4 (``"nf4"``); ``dtype`` is then
+                that of the rest, and of all computation.
+            encoder_quantization: The same for what reads prompts and is large: the VLM, or T5.
             offload: What reads prompts waits on the CPU and is on the GPU only while it works.
             cache_bytes: The most memory that encoded prompts are kept in.
 
         Raises:
-            CheckpointError: If a part is missing, damaged, or does not fit the others.
-            RequestError: If encoders should be off-loaded from a CPU to itself, or are quantised.
+            CheckpointError: If a part is missing, damaged, or does not fit the others, or can't be quantised here.
+            RequestError: If encoders should be off-loaded from a CPU to itself, or are in 4 bits.
         """
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if offload:
             check_offload(where)
-        if offload and vlm_quantization is not None:
-            msg = "offload can't move a quantised VLM: use one or the other."
+        if offload and encoder_quantization == "nf4":
+            msg = "offload does not move encoders in nf4: keep them in int8, or leave offload out."
             raise RequestError(msg)
         parts = load_parts(
             source,
             revision=revision,
-            vlm=VlmSource(vlm, vlm_revision, vlm_quantization),
+            vlm=VlmSource(vlm, vlm_revision),
             dtype=dtype or (torch.bfloat16 if where.type == "cuda" else torch.float32),
             device=where,
             encoder_device="cpu" if offload else where,
             text_encoders=text_encoders,
             use_t5=use_t5,
             lora=[lora] if isinstance(lora, str | Path) else lora,
+            quantization=quantization,
+            encoder_quantization=encoder_quantization,
         )
         return cls(parts, offload=offload, cache_bytes=cache_bytes)
 

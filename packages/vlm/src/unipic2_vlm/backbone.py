@@ -56,11 +56,11 @@ class QwenVLBackbone(nn.Module):
             dtype: Dtype of the weights, by default float32; of a quantised model, what it computes in, by default
                 bfloat16.
             device: Where it goes, by default the CPU.
-            quantization: ``"4bit"`` or ``"8bit"``; needs bitsandbytes and accelerate.
+            quantization: ``"int8"`` or ``"nf4"``: its linear layers in 8 bits (torchao) or 4 (bitsandbytes).
 
         Raises:
-            CheckpointError: If it is no Qwen2.5-VL, or its weights are damaged or not exactly those of its config.
-            ImportError: If quantised weights are asked for and a library is missing.
+            CheckpointError: If it is no Qwen2.5-VL, its weights are damaged or not exactly those of its config, or
+                quantised weights are asked for and a library is missing.
         """
         return cls(
             checkpoint.load_model(source, revision=revision, dtype=dtype, device=device, quantization=quantization)

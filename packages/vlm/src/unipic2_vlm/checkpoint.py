@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,13 +16,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 if TYPE_CHECKING:
-    from transformers import BitsAndBytesConfig, Qwen2_5_VLForConditionalGeneration
+    from transformers import BitsAndBytesConfig, Qwen2_5_VLForConditionalGeneration, TorchAoConfig
 
 __all__ = ["CheckpointError", "Quantization", "load_model", "resolve_folder"]
 
-Quantization = Literal["4bit", "8bit"]
-"""Bits of the linear layers' weights: NF4 or LLM.int8, by bitsandbytes."""
+Quantization = Literal["int8", "nf4"]
+"""How the linear layers' weights are kept: 8 bits by torchao, or 4 by bitsandbytes. Only weights are quantised, so that
+a row of a batch does not depend on the others."""
 
+_LIBRARIES = {"int8": "torchao", "nf4": "bitsandbytes"}
 MODEL_TYPE = "qwen2_5_vl"
 _DOWNLOADED = ("*.json", "*.jinja", "*.safetensors", "*.txt")
 _MAX_LISTED = 20
@@ -77,11 +80,11 @@ def load_model(
         revision: Revision of a hub id.
         dtype: Dtype of the weights, by default float32; of a quantised model, what it computes in, by default bfloat16.
         device: Where it goes, by default the CPU.
-        quantization: Load the linear layers in 4 or 8 bits.
+        quantization: Load the linear layers in 8 or 4 bits.
 
     Raises:
-        CheckpointError: If it is no Qwen2.5-VL, or its weights are damaged or not exactly those of its config.
-        ImportError: If quantised weights are asked for and bitsandbytes or accelerate is missing.
+        CheckpointError: If it is no Qwen2.5-VL, its weights are damaged or not exactly those of its config, or
+            quantised weights are asked for and a library is missing.
     """
     from safetensors import SafetensorError
     from transformers import Qwen2_5_VLForConditionalGeneration
@@ -100,7 +103,12 @@ def load_model(
         raise CheckpointError(msg) from error
     wrong = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"])
     _raise_on_mismatch(folder, sorted(info["missing_keys"]), sorted(info["unexpected_keys"]), wrong)
-    # A quantised model was loaded where it belongs, and can't be moved by every version of bitsandbytes.
+    if quantization == "nf4":
+        for module in model.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                # CPUs with bfloat16 instructions would repack the weights for a kernel that knows few sizes.
+                module.support_avx512bf16_for_cpu = False
+    # A quantised model was loaded where it belongs.
     return model.eval() if device is None or quantization is not None else model.eval().to(device)
 
 
@@ -124,22 +132,22 @@ def _download(source: str, revision: str | None) -> Path:
         raise CheckpointError(msg) from error
 
 
-def _quantization_config(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
-    if quantization not in ("4bit", "8bit"):
-        msg = f"quantization is {quantization!r}; known are '4bit', '8bit' and None."
-        raise ValueError(msg)
-    missing = [name for name in ("bitsandbytes", "accelerate") if find_spec(name) is None]
+def _quantization_config(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig | TorchAoConfig:
+    if quantization not in _LIBRARIES:
+        msg = f"quantization is {quantization!r}; known are 'int8', 'nf4' and None."
+        raise CheckpointError(msg)
+    missing = [name for name in (_LIBRARIES[quantization], "accelerate") if find_spec(name) is None]
     if missing:
         msg = (
-            f"Loading the VLM in {quantization} needs {' and '.join(missing)}: run `pip install {' '.join(missing)}`, "
-            f"or load it without quantization."
+            f"The VLM in {quantization} needs {' and '.join(missing)}, which the extra `quantized` brings: run "
+            f"`pip install {' '.join(missing)}`, or load it without quantization."
         )
-        raise ImportError(msg)
-    from transformers import BitsAndBytesConfig
+        raise CheckpointError(msg)
+    from transformers import BitsAndBytesConfig, TorchAoConfig
 
-    if quantization == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    if quantization == "nf4":
+        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    return TorchAoConfig(import_module("torchao.quantization").Int8WeightOnlyConfig(set_inductor_config=False))
 
 
 def _raise_on_mismatch(
