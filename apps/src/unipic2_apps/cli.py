@@ -118,8 +118,8 @@ def main(words: list[str] | None = None) -> None:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, by name: to import torch here would be slow
             raise
         _fail(
-            "the device is out of memory. Try --batch-size 1, --tiling, --offload, --no-t5, --dtype bfloat16 or a "
-            "smaller --size."
+            "the device is out of memory. Try --batch-size 1, --tiling, --offload, --no-t5, --dtype bfloat16, "
+            "--quantization int8 or a smaller --size."
         )
     if code:
         raise SystemExit(code)
