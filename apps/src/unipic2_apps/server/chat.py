@@ -63,9 +63,10 @@ async def completions(request: Request, body: ChatBody) -> Response:
         return StreamingResponse(
             stream, media_type="text/event-stream", headers={**headers, "Cache-Control": "no-store"}
         )
-    reply = {**facts, "object": "chat.completion", "choices": [await _whole(deltas)], "choice": choice.facts()}
+    whole = await _whole(deltas)
+    reply = {**facts, "object": "chat.completion", "choices": [whole], "choice": choice.facts()}
     if isinstance(task, Ask):
-        reply["usage"] = reply["choices"][0].pop("usage")
+        reply["usage"] = whole.pop("usage")
     return SafeJSON(reply, headers=headers)
 
 

@@ -73,7 +73,7 @@ async def _read_form(request: Request, service: Service) -> tuple[EditFields, li
 
 async def _from_form(form: FormData, service: Service) -> tuple[EditFields, list[Image.Image]]:
     values: dict[str, Any] = {}
-    pictures = []
+    pictures: list[Image.Image] = []
     for name, value in form.multi_items():
         if name == "mask":
             raise _mask_refused()
