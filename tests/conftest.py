@@ -12,6 +12,14 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+package = importlib.import_module(sys.argv[1])
+for module in pkgutil.walk_packages(package.__path__, f"{sys.argv[1]}."):
+    if not module.name.endswith(".__main__"):  # a program
+        importlib.import_module(module.name)
+print(sys.argv[1], *(module.name for module in pkgutil.walk_packages(package.__path__, f"{sys.argv[1]}.")))
+"""
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +32,8 @@ class FreshEnvironment:
     """An empty virtual environment; pip installs into it, and packages of this environment can be lent to it.
 
     Lending links a distribution and all that it requires, and nothing else, so that gigabytes such as torch need not be
-    downloaded again. What is lent looks installed to pip, which therefore installs only the rest.
+    downloaded again. What is lent looks installed to pip, which therefore installs only the rest. (An environment with
+    access to the outer one's packages would see all of them, declared or not.)
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,10 +51,14 @@ class FreshEnvironment:
                     link.symlink_to(Path(str(found.locate_file(top))).resolve())
 
     def pip_install(self, *arguments: str) -> None:
-        """Install with the versions of requirements/constraints.txt."""
+        """Install with the versions of requirements/constraints.txt.
+
+        Nothing is compiled ahead: of thousands of files of torch and transformers few are ever imported.
+        """
         constraints = str(ROOT / "requirements" / "constraints.txt")
         pip = [sys.executable, "-m", "pip", "--python", str(self.python), "--disable-pip-version-check", "install"]
-        done = subprocess.run([*pip, "-q", "-c", constraints, *arguments], capture_output=True, text=True, check=False)
+        pip += ["--quiet", "--no-compile"]
+        done = subprocess.run([*pip, "-c", constraints, *arguments], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def run(self, *arguments: str, cwd: Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
@@ -60,6 +73,24 @@ class FreshEnvironment:
             check=False,
             timeout=timeout,
         )
+
+    def succeed(self, *arguments: str, cwd: Path) -> str:
+        """Run Python, see it succeed, and return what it printed."""
+        done = self.run(*arguments, cwd=cwd)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def import_all(self, package: str, source: Path) -> None:
+        """Import every module of an installed package; none of the source's is missing."""
+        modules = self.succeed("-c", IMPORT_ALL, package, cwd=self.site).split()
+        assert len(modules) == len(list((source / package).rglob("*.py"))), modules
+
+    def run_tests(self, package: Path, *files: str) -> None:
+        """Run the quick tests in these files of a package's folder, which pass."""
+        chosen = [str(Path("tests") / file) for file in files]
+        options = ("-q", "-p", "no:cacheprovider", "--import-mode=importlib", "-m", "not slow and not gpu")
+        # In the package's folder, so that processes which tests start find the tests' functions.
+        assert " passed" in self.succeed("-m", "pytest", *options, *chosen, cwd=package)
 
     def installed(self) -> set[str]:
         """Return the normalised names of all distributions that Python sees in this environment."""

@@ -23,10 +23,10 @@ def test_generate_and_edit_in_a_fresh_environment(fresh_environment, package_cop
     assert not installed & FOREIGN
     assert not {name for name in installed if name.startswith("unipic2-")} - {"unipic2-dit"}
 
+    fresh_environment.import_all("unipic2_dit", package / "src")
+
     def run(*arguments: str) -> str:
-        done = fresh_environment.run(*arguments, cwd=tmp_path)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        return fresh_environment.succeed(*arguments, cwd=tmp_path)
 
     run(str(package / "tests" / "tiny_checkpoint.py"), "checkpoint")
     given = ("--checkpoint", "checkpoint", "--steps", "2", "--prompt", "a red circle")
