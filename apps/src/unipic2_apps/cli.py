@@ -95,6 +95,11 @@ COMMANDS = {
         "serve a checkpoint over HTTP, as OpenAI's API",
         examples=("unipic2 serve --checkpoint DIR --port 8000",),
     ),
+    "ui": Command(
+        "unipic2_apps.ui.command:ui",
+        "open a web page to draw, edit and ask",
+        examples=("unipic2 ui --checkpoint DIR", "unipic2 ui --server http://127.0.0.1:8000"),
+    ),
 }
 
 
