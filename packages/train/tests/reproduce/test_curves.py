@@ -53,6 +53,15 @@ def test_the_curve_of_an_arm_is_the_mean_of_its_seeds(cells):
     assert arm_curve(cells, "none") is None
 
 
+def test_a_point_that_a_seed_lacks_is_left_out(cells):
+    whole = cells["slow-seed1"]["curve"]
+    lacking = {name: [values[0], values[2]] for name, values in whole.items() if name != "scores"}
+    lacking["scores"] = {name: [values[0], values[2]] for name, values in whole["scores"].items()}
+    slow = arm_curve({**cells, "slow-seed1": {**cells["slow-seed1"], "curve": lacking}}, "slow")
+    assert (slow["iterations"], slow["images"], slow["seconds"]) == ([0, 4], [0, 32], [0, 180])
+    assert slow["scores"]["edit/exact"] == pytest.approx([0.3, 0.5])
+
+
 def test_a_second_stage_begins_where_the_first_ends(grid, cells):
     assert started_at(grid, cells, "second") == {"iterations": 4, "images": 32, "seconds": 180}
     assert set(started_at(grid, cells, "fast").values()) == {0.0}

@@ -117,6 +117,10 @@ def test_an_arm_is_the_mean_of_its_seeds(cells):
     assert found["iterations"] == [1, 2]
     assert found["values"]["reward"] == pytest.approx([0.7, 0.7])
     assert ends(found, "held_out") == (0.5, 0.7)
+    later = {"iterations": [2], "values": {name: values[1:] for name, values in found["values"].items()}}
+    cells["hacked-seed1"]["watched"]["edit"] = later
+    assert arm_watched(cells, "hacked", "edit")["iterations"] == [2]
+    assert arm_watched(cells, "hacked", "edit")["values"]["held_out"] == [0.7]
     assert arm_watched(cells, "none", "edit") is None
     assert arm_watched(cells, "hacked", "t2i") is None
 

@@ -121,10 +121,13 @@ def arm_curve(cells: Cells, arm: str) -> Curve | None:
     curves: list[Curve] = [cell["curve"] for cell in cells.values() if cell["arm"] == arm and cell.get("curve")]
     if not curves:
         return None
-    points = list(range(min(len(curve["iterations"]) for curve in curves)))
+    # A run that was stopped between a checkpoint and its evaluation lacks that point.
+    shared = set.intersection(*(set(curve["iterations"]) for curve in curves))
+    curves = [_only(curve, shared) for curve in curves]
+    points = range(len(shared))
     return Curve(
-        iterations=curves[0]["iterations"][: len(points)],
-        images=curves[0]["images"][: len(points)],
+        iterations=curves[0]["iterations"],
+        images=curves[0]["images"],
         seconds=[fmean(curve["seconds"][point] for curve in curves) for point in points],
         scores={name: [fmean(curve["scores"][name][point] for curve in curves) for point in points] for name in SCORES},
     )
@@ -174,3 +177,14 @@ def first_reach(places: Sequence[float], values: Sequence[float], target: float)
         if next_value >= target:
             return place + (target - value) / (next_value - value) * (next_place - place)
     return None
+
+
+def _only(curve: Curve, points: set[int]) -> Curve:
+    """Return a curve at some of its iterations."""
+    kept = [place for place, point in enumerate(curve["iterations"]) if point in points]
+    return Curve(
+        iterations=[curve["iterations"][place] for place in kept],
+        images=[curve["images"][place] for place in kept],
+        seconds=[curve["seconds"][place] for place in kept],
+        scores={name: [values[place] for place in kept] for name, values in curve["scores"].items()},
+    )

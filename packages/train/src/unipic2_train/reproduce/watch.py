@@ -78,10 +78,18 @@ def arm_watched(cells: Cells, arm: str, task: str) -> Watched | None:
     ]
     if not runs:
         return None
-    points = list(range(min(len(run["iterations"]) for run in runs)))
+    # What a run logged last before it was killed may be lacking.
+    shared = sorted(set.intersection(*(set(run["iterations"]) for run in runs)))
+    places = [[run["iterations"].index(point) for point in shared] for run in runs]
     names = [name for name in runs[0]["values"] if all(name in run["values"] for run in runs)]
-    values = {name: [fmean(run["values"][name][point] for run in runs) for point in points] for name in names}
-    return Watched(iterations=[runs[0]["iterations"][point] for point in points], values=values)
+    values = {
+        name: [
+            fmean(run["values"][name][place[number]] for run, place in zip(runs, places, strict=True))
+            for number in range(len(shared))
+        ]
+        for name in names
+    }
+    return Watched(iterations=shared, values=values)
 
 
 def ends(watched: Watched, name: str) -> tuple[float, float]:
