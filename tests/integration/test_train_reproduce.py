@@ -127,8 +127,8 @@ def test_a_learnt_reward_against_the_verifier(workshop):
         both = {"reward/shapes", "reward/edit_reward", "held_out", "no_op_rate", "over_edit_rate", "alarm"}
         assert both <= set(values)
     assert cells["verifier"]["curve"]["iterations"] == [0, 1, 2, 3, 4]
-    learnt = cells["learnt"]["curve"]["iterations"]  # it may have been killed before its first evaluation
-    assert (learnt[0], learnt[-2:]) == (0, [3, 4])
+    learnt = cells["learnt"]["curve"]["iterations"]  # it may have been killed between checkpoint and evaluation
+    assert (learnt[0], learnt[-1]) == (0, 4)
     page = (out / "report" / "reproduce-edit-reward.md").read_text()
     assert "## Watched in every iteration: edit" in page
     assert "held-out judge" in page
