@@ -148,7 +148,7 @@ def test_draw_edit_ask_and_do_it_again(visit):
     assert seen(page, "#draw-pictures img") == 1
 
 
-def test_errors_are_the_servers_words(visit, tmp_path):
+def test_errors_are_the_servers_words(visit, picture, tmp_path):
     page = visit()
     assert "it is empty; say what is wanted" in submit(page, "draw", " ")
     page.locator("#draw-more button").click()
@@ -158,11 +158,11 @@ def test_errors_are_the_servers_words(visit, tmp_path):
     assert page.locator("#draw-status [role=alert]").count() == 1
     page.get_by_role("tab", name="Edit").click()
     assert "There is no picture yet" in submit(page, "edit", "make it green")
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(b"\x89PNG but no more than that")
-    page.locator("#edit-source input[type=file]").set_input_files(broken)
+    moving = tmp_path / "moving.gif"  # a browser shows it, and the server takes no such files
+    picture().save(moving)
+    page.locator("#edit-source input[type=file]").set_input_files(moving)
     page.get_by_text("now: opened").wait_for()
-    assert "can't be read: it is damaged" in submit(page, "edit", "make it green")
+    assert "neither PNG, JPEG nor WebP" in submit(page, "edit", "make it green")
 
 
 def test_stop_leaves_the_server(visit, started):
