@@ -10,7 +10,7 @@ process says of itself; ``loading`` and ``making`` are the highest use of memory
 of the process, pages of mapped files included (float32 is read when it is used first), on a GPU of its allocator. Rows
 without a dtype have that of `--dtype auto`: bfloat16 on a GPU, else float32. *Cost*: a denoising step of that
 checkpoint, as the median over the rounds of the ratio to float32; on the CPU processor time of one thread, on a GPU the
-wall clock. CPUs without bfloat16 instructions take minutes for one in bfloat16.
+wall clock. CPUs without bfloat16 instructions take minutes for a step in bfloat16, and only load it.
 *Pictures*: how far those of a trained checkpoint are from its float32 ones of the same seeds, in levels of 255, beside
 how far those of other seeds are. *Released*: what the weights of the released sizes take, counted on the meta device by
 an arithmetic that is checked against what the processes said.
@@ -33,7 +33,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-SIZE = 128  # of the picture that is measured, in px
+SIZE = 512  # of the picture that is measured, in px
 EACH = 3  # pictures of each prompt that are compared
 PROMPTS = ["a red circle", "a blue square", "a green triangle and a red square", "two yellow circles"]
 RECIPES: dict[str, dict[str, Any]] = {
@@ -178,6 +178,8 @@ def measure(recipe: str, folder: str, steps: int) -> dict[str, Any]:
     found: dict[str, Any] = {"loading": meter.beyond()}
     parts = model.info()["parts"]
     found["weights"] = {name: part["bytes"] for name, part in parts.items() if "bytes" in part}
+    if RECIPES[recipe].get("dtype") == "bfloat16" and not has_bfloat16():
+        return {**found, "making": None, "step_s": None}
     meter.start()
     request = Request(PROMPTS[0], size=SIZE, steps=1, guidance=1.0, seed=0)
     model.run([request])
@@ -192,6 +194,13 @@ def measure(recipe: str, folder: str, steps: int) -> dict[str, Any]:
         times.append((time.perf_counter() if meter.on_gpu else time.process_time()) - begin)
     found["step_s"] = statistics.median(times) if times else None
     return found
+
+
+def has_bfloat16() -> bool:
+    """Tell whether there is a GPU, or a CPU that computes in bfloat16."""
+    import torch
+
+    return torch.cuda.is_available() or "avx512_bf16" in Path("/proc/cpuinfo").read_text()
 
 
 def in_process(*arguments: str) -> dict[str, Any]:
@@ -320,8 +329,8 @@ def report(result: Mapping[str, Any]) -> str:
     """Return all tables in Markdown."""
     shown = [
         [name]
-        + [f"{row[key] / 1e6:.0f}" for key in ("total", "loading", "making")]
-        + ([f"{row['ratio']:.2f}"] if "ratio" in row else [])
+        + [f"{row[key] / 1e6:.0f}" if row[key] else "-" for key in ("total", "loading", "making")]
+        + ([f"{row['ratio']:.2f}" if row["ratio"] else "-"] if "ratio" in row else [])
         for name, row in result["memory"].items()
     ]
     head = ["recipe", "weights, MB", "loading, MB", "making, MB"] + (["step, of float32"] if result["rounds"] else [])
@@ -354,7 +363,7 @@ def main() -> None:
 
     trained = args.pictures or (str(default_checkpoint()) if default_checkpoint().is_dir() else None)
     memory: dict[str, Any] = {}
-    times: dict[str, list[float]] = {name: [] for name in RECIPES}
+    times: dict[str, list[Any]] = {name: [] for name in RECIPES}
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(Path(folder))
         for turn in range(max(1, args.timing)):
@@ -368,8 +377,9 @@ def main() -> None:
     check_arithmetic(memory)
     if args.timing:
         for name, row in memory.items():
-            pairs = zip(times[name], times["float32"], strict=True)
-            row["ratio"] = round(statistics.median(mine / exact for mine, exact in pairs), 3)
+            pairs = list(zip(times[name], times["float32"], strict=True))
+            timed = all(mine for mine, _ in pairs)
+            row["ratio"] = round(statistics.median(mine / exact for mine, exact in pairs), 3) if timed else None
     import torch
 
     result = {
