@@ -57,9 +57,9 @@ def pretrain(preset: str, seeds: int, steps: int, samples: int) -> Grid:
         "many operations (an edit's step costs more than a text-to-image step, and both sides have as many of them). "
         "One side ends with one network, the other with two of its size. Nothing is shared between cells: the learning "
         "rate falls to zero at the end of each, so a shorter run is no part of a longer one.",
-        f"Lines about `t2i-long` and `edit-long`, where these arms were run, ask for more than C1: single-task "
-        f"networks of {2 * steps} steps each, as many as the joint network takes but all on one task, twice its compute "
-        "together. They show what sharing costs.",
+        "Lines about `t2i-long` and `edit-long`, where these arms were run, ask for more than C1: single-task networks "
+        f"of {2 * steps} steps each, as many as the joint network takes, all on one task, twice its compute together. "
+        "They show what sharing costs.",
         f"Recipe `pretrain/{preset}` in all arms, with the same optimiser, schedule, batch size and EMA; only steps, "
         "tasks and seed differ. A seed decides initial weights, order of the data and noise. Each network is scored on "
         f"the same {samples} test samples of each task from the same noise; a score is the mean over prompts.",
