@@ -345,6 +345,22 @@ def report(result: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def write(result: Mapping[str, Any], folder: Path) -> None:
+    """Print the tables, and write them beside the numbers."""
+    text = report(result)
+    about = (
+        f"{result['date']}, {result['machine']} (load average {result['load_average']:.1f}), torch {result['torch']}, "
+        f"seed 0, `{result['command']}`."
+    )
+    title = (__doc__ or "").strip().split("\n\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "memory.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    whole = "\n\n".join(["# Memory recipes", title[0], *title[2:], about, text])
+    (folder / "memory.md").write_text(whole + "\n", encoding="utf-8")
+    print(text)
+    print(folder / "memory.md")
+
+
 def main() -> None:
     """Measure, print tables and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -396,16 +412,7 @@ def main() -> None:
         + (torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"),
         "load_average": os.getloadavg()[0],
     }
-    text = report(result)
-    print(text)
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "memory.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    about = f"{result['date']}, {result['machine']}, torch {result['torch']}, seed 0, `{result['command']}`."
-    title = (__doc__ or "").strip().split("\n\n")
-    (args.out / "memory.md").write_text(
-        "\n\n".join(["# Memory recipes", title[0], *title[2:], about, text]) + "\n", encoding="utf-8"
-    )
-    print(args.out / "memory.md")
+    write(result, args.out)
 
 
 if __name__ == "__main__":
