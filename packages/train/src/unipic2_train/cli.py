@@ -274,7 +274,7 @@ def _run_workflow(name: str, arguments: list[str]) -> None:
         msg = f"`lightning run {name}` takes only --preset NAME, not {' '.join(arguments)}"
         raise UsageError(msg)
     print(home.provide(f"home:{preset}/{name}"))
-    if name == "foundation" and "vlm" in recipes.resolve(f"home/{preset}"):
+    if name == "foundation":
         print(home.provide(f"home:{preset}/vlm"))
 
 
