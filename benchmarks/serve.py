@@ -3,12 +3,14 @@
     python benchmarks/serve.py                        # with the model of `make demo`; some minutes on an idle machine
     python benchmarks/serve.py --checkpoint DIR --rounds 3 --steps 8    # quicker, noisier
 
-Four questions. *One request*: the median time of a request over HTTP relative to the same call of the model in this
+Five questions. *One request*: the median time of a request over HTTP relative to the same call of the model in this
 process. *Sixteen*: pictures a second of 16 clients at once relative to one offline batch of 16. *Arrivals*: how long
 requests of mixed lengths take when they come one by one, at a share of the rate that full batches reach, if they join
 between steps and if a batch has to end before the next one starts. *Cold start*: until a server answers, relative to
-importing what it imports. The sides of a ratio run in turns, so that whatever else the machine does hits both; a ratio
-is the median over the rounds. Each side has all cores while the other is idle.
+importing what it imports. *Sixty-four* clients, each with one request after the other: errors, times, pictures a
+second, and how much the memory of all the server's processes grows after each client's first request. The sides of a
+ratio run in turns, so that whatever else the machine does hits both; a ratio is the median over the rounds. Each side
+has all cores while the other is idle.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import psutil
 import torch
 
 from unipic2_apps.loading import default_checkpoint, load
@@ -172,6 +175,43 @@ def play(scheduler: Scheduler[int], requests: list[Request], times: list[float])
     return list(taken.values())
 
 
+def sixty_four(checkpoint: str, steps: int, each: int = 4) -> dict[str, float]:
+    """Let 64 clients ask for pictures, one after the other, each several times."""
+    clients = 64
+    taken: list[float] = []
+    errors: list[int] = []
+
+    def grown() -> int:
+        return sum(process.memory_info().rss for process in psutil.Process().children(recursive=True))
+
+    with server(checkpoint, "--max-rows", str(CLIENTS), "--max-queue", str(clients)) as url:
+        client = httpx2.Client(base_url=url, timeout=3600, limits=httpx2.Limits(max_connections=clients))
+
+        def ask(seed: int) -> None:
+            body = {"prompt": PROMPTS[seed % len(PROMPTS)], "seed": seed, "num_inference_steps": steps}
+            begin = time.perf_counter()
+            answer = client.post("/v1/images/generations", json=body)
+            taken.append(time.perf_counter() - begin)
+            if answer.status_code != httpx2.codes.OK:
+                errors.append(answer.status_code)
+
+        with ThreadPoolExecutor(clients) as pool:
+            list(pool.map(ask, range(clients)))
+            before = grown()
+            taken.clear()
+            whole = seconds(lambda: list(pool.map(ask, range(clients * each))))
+            after = grown()
+    late = sorted(taken)[int(0.95 * (len(taken) - 1))]
+    return {
+        "requests": clients * (each + 1),
+        "errors": len(errors),
+        "p50_s": round(statistics.median(taken), 2),
+        "p95_s": round(late, 2),
+        "pictures_per_s": round(clients * each / whole, 2),
+        "memory_grown_mb": round((after - before) / 2**20, 1),
+    }
+
+
 def cold_start(checkpoint: str, rounds: int) -> dict[str, float]:
     """Measure the time until a server answers against that of bare imports."""
 
@@ -210,6 +250,8 @@ def main() -> None:
         measured[name]["met"] = ratio >= gate if name == "sixteen" else ratio <= gate
         sign = ">=" if name == "sixteen" else "<="
         print(f"{name:<12} {ratio:>6} (gate {sign} {gate})  {measured[name]}", flush=True)
+    measured["sixty_four"] = sixty_four(args.checkpoint, args.steps)
+    print(f"sixty_four    {measured['sixty_four']}", flush=True)
     curves = arrivals(model, args.requests, args.steps, max_rows=8)
     print(f"{'share':>5} {'batching':<14} {'p50 ms':>8} {'p95 ms':>8}")
     for row in curves:
