@@ -6,11 +6,11 @@ while the engines load.
 
 import asyncio
 import socket
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unipic2_apps.errors import UsageError
+from unipic2_apps.listening import address, bind, say
 from unipic2_apps.options import ModelOptions
 from unipic2_apps.server.options import LimitOptions, ServerOptions
 
@@ -38,9 +38,9 @@ def serve(*, model: ModelOptions, server: ServerOptions, limits: LimitOptions) -
 
         for host in server.allow_urls:
             check_host(host)
-    listening = _bind(server.host, server.port)
+    listening = bind(server.host, server.port)
     if server.host not in LOCAL and not keys:
-        _say(f"warning: {server.host} is open to the network, and without --api-keys everybody may use the server.")
+        say(f"warning: {server.host} is open to the network, and without --api-keys everybody may use the server.")
     with listening:
         asyncio.run(_serve(listening, keys, model, server, limits))
 
@@ -65,7 +65,7 @@ async def _serve(
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            _announce(app.state.service.name, pool.facts, *listening.getsockname()[:2])
+            _announce(app.state.service.name, pool.facts, address(listening))
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             # At once, so that whoever waits longer than the grace is told, before connections are closed.
@@ -76,13 +76,12 @@ async def _serve(
     await Server(config).serve(sockets=[listening])
 
 
-def _announce(name: str, facts: dict[str, Any], host: str, port: int) -> None:
-    shown = f"[{host}]" if ":" in host else host
+def _announce(name: str, facts: dict[str, Any], where: str) -> None:
     kept = {part: f" in {quantization}" for part, quantization in facts["quantization"].items()}
     weights = ", ".join(f"{part} {size / 1e9:.3g} GB{kept.get(part, '')}" for part, size in facts["bytes"].items())
     total = sum(facts["bytes"].values()) / 1e9
-    _say(f"weights of each engine, in {facts['dtype']}: {weights}; in all {total:.3g} GB")
-    _say(f"serving {name} ({facts['variant']}: {', '.join(facts['can'])}) at http://{shown}:{port}, described at /docs")
+    say(f"weights of each engine, in {facts['dtype']}: {weights}; in all {total:.3g} GB")
+    say(f"serving {name} ({facts['variant']}: {', '.join(facts['can'])}) at {where}, described at /docs")
 
 
 def make_pool(model: ModelOptions, server: ServerOptions) -> "Pool":
@@ -134,20 +133,3 @@ def read_keys(path: str | None) -> list[str]:
         msg = f"--api-keys {path} holds no key: write one a line."
         raise UsageError(msg)
     return keys
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """Take the port at once, so that a model isn't loaded for nothing."""
-    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((host, port))
-    except (OSError, OverflowError) as error:
-        bound.close()
-        msg = f"can't listen on {host}:{port} ({error}): choose another --port or --host."
-        raise UsageError(msg) from error
-    return bound
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)  # noqa: T201 - a command's own words

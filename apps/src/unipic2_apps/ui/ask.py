@@ -11,8 +11,8 @@ import gradio as gr
 
 from unipic2_apps.ui import pieces
 from unipic2_apps.ui.client import Model, ServerError
+from unipic2_apps.ui.pictures import picture_input
 from unipic2_apps.ui.tab import Context, Target, bind
-from unipic2_apps.ui.upload import picture_input
 
 __all__ = ["AskTab"]
 

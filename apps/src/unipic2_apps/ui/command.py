@@ -8,13 +8,13 @@ import importlib.util
 import os
 import signal
 import socket
-import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from unipic2_apps.errors import UsageError
+from unipic2_apps.listening import address, bind, say
 from unipic2_apps.options import ModelOptions
 from unipic2_apps.ui.options import PageOptions
 
@@ -44,10 +44,10 @@ def ui(*, page: PageOptions, model: ModelOptions) -> None:
     client = None if page.server is None else Client(page.server, key)
     signal.signal(signal.SIGTERM, _terminated)
     with ExitStack() as stack:
-        listening = stack.enter_context(_bind(page.host, page.port))
+        listening = stack.enter_context(bind(page.host, page.port))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="unipic2-ui-")))
         if client is None:
-            _say("starting a server ...")
+            say("starting a server ...")
             client = Client(stack.enter_context(server(model)))
         asyncio.run(_run(listening, folder, client, page.host))
 
@@ -80,12 +80,12 @@ async def _run(listening: socket.socket, folder: Path, client: "Client", host: s
     # Open pages hold a connection each, which nothing but their end ends.
     config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=1)
     if not is_local(host):
-        _say(f"warning: {host} is open to the network: everybody who reaches it may use the page and its server.")
+        say(f"warning: {host} is open to the network: everybody who reaches it may use the page and its server.")
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            _say(f"the page is at http://{_shown(*listening.getsockname()[:2])}, over the server at {client.address}")
+            say(f"the page is at {address(listening)}, over the server at {client.address}")
 
     try:
         await Server(config).serve(sockets=[listening])
@@ -93,26 +93,5 @@ async def _run(listening: socket.socket, folder: Path, client: "Client", host: s
         await client.close()
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    """Take the port at once, so that a model isn't loaded for nothing."""
-    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((host, port))
-    except (OSError, OverflowError) as error:
-        bound.close()
-        msg = f"can't listen on {host}:{port} ({error}): choose another --port or --host."
-        raise UsageError(msg) from error
-    return bound
-
-
-def _shown(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def _terminated(*_signal: Any) -> NoReturn:
     raise SystemExit(TERMINATED)  # so that what was started ends, too
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)  # noqa: T201 - a command's own words

@@ -15,8 +15,8 @@ from unipic2_apps.ui import pieces
 from unipic2_apps.ui.client import PREVIEWS, ServerError, Settings, Shown
 from unipic2_apps.ui.fields import FieldError, Fields
 from unipic2_apps.ui.history import Entry, Versions
+from unipic2_apps.ui.pictures import picture_input, picture_strip
 from unipic2_apps.ui.tab import Context, Target, bind, browser_of, hand_over
-from unipic2_apps.ui.upload import picture_input
 
 __all__ = ["EditTab"]
 
@@ -57,18 +57,7 @@ class EditTab:
                 self.status = gr.HTML(pieces.ready(READY), elem_id="edit-status")
                 self.compared = gr.HTML(pieces.compare(None, None), elem_id="edit-compared")
                 gr.HTML(pieces.ready("Versions: choose one to go on from it."))
-                self.strip = gr.Gallery(
-                    label="Versions",
-                    show_label=False,
-                    columns=5,
-                    fit_columns=False,
-                    object_fit="contain",
-                    allow_preview=False,
-                    interactive=False,
-                    format="png",
-                    buttons=[],
-                    elem_id="edit-versions",
-                )
+                self.strip = picture_strip("Versions", 5, "edit-versions")
                 with gr.Row():
                     self.download = gr.DownloadButton(
                         "Download", interactive=False, min_width=120, elem_id="edit-download"

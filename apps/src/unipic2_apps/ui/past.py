@@ -11,6 +11,7 @@ from unipic2_apps.ui import pieces
 from unipic2_apps.ui.draw import DrawTab
 from unipic2_apps.ui.edit import EditTab
 from unipic2_apps.ui.history import Entry
+from unipic2_apps.ui.pictures import picture_strip
 from unipic2_apps.ui.tab import Context, Target, bind, browser_of, hand_over
 
 __all__ = ["PastTab"]
@@ -36,18 +37,7 @@ class PastTab:
         with gr.Row():
             with gr.Column(scale=3, min_width=300):
                 self.hint = gr.HTML(pieces.ready(EMPTY), elem_id="past-hint")
-                self.strip = gr.Gallery(
-                    label="History",
-                    show_label=False,
-                    columns=4,
-                    fit_columns=False,
-                    object_fit="contain",
-                    allow_preview=False,
-                    interactive=False,
-                    format="png",
-                    buttons=[],
-                    elem_id="past-pictures",
-                )
+                self.strip = picture_strip("History", 4, "past-pictures")
             with gr.Column(scale=2, min_width=300):
                 self.picture = gr.Image(
                     label="Chosen",

@@ -1,4 +1,4 @@
-"""A place for a picture: opened, dropped, pasted, or taken by a phone's camera."""
+"""Places for pictures: one that is opened, dropped, pasted or taken by a phone's camera, and a strip to choose from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-__all__ = ["picture_input"]
+__all__ = ["picture_input", "picture_strip"]
 
 
 def picture_input(label: str, name: str) -> gr.Image:
@@ -24,6 +24,22 @@ def picture_input(label: str, name: str) -> gr.Image:
     # Gradio would open the file, and tell its own words and paths of one that it can't read. The server says it better.
     component.preprocess = _path_of
     return component
+
+
+def picture_strip(label: str, columns: int, name: str) -> gr.Gallery:
+    """Return a strip of small pictures to choose one from."""
+    return gr.Gallery(
+        label=label,
+        show_label=False,
+        columns=columns,
+        fit_columns=False,
+        object_fit="contain",
+        allow_preview=False,
+        interactive=False,
+        format="png",
+        buttons=[],
+        elem_id=name,
+    )
 
 
 def _path_of(payload: Any) -> str | None:
