@@ -210,7 +210,8 @@ def test_rows_of_clients_that_leave_are_free(held, in_thread, serve, until):
 
         streamed = {**body, "stream": True, "partial_images": 3}
         with server.http.stream("POST", "/v1/images/generations", json=streamed) as answer:
-            next(answer.iter_raw())
+            chunks = answer.iter_raw()  # kept: a dropped iterator closes the connection
+            next(chunks)
             assert rows() == 4
         until(lambda: rows() == 0)
         with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as waiting:
