@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from unipic2_train import recipes
 from unipic2_train.reproduce.pdtr import pdtr
 from unipic2_train.reproduce.rl_presets import rl_presets
 
@@ -63,11 +64,16 @@ def test_a_second_stage_has_noise_and_order_of_its_own(cells):
     assert seeds("edit-edit") == seeds("edit-t2i") == {1001}
 
 
-def test_all_are_sampled_alike_but_the_guided_start(cells):
-    sampling = [cell.recipe["model"]["kontext"]["sampling"] for cell in cells.values() if cell.stage]
+def test_all_are_sampled_as_the_rollouts_but_the_guided_start(cells):
+    trained = [cell.recipe["model"] for cell in cells.values() if cell.stage]
+    sampling = [model["kontext"]["sampling"] for model in trained]
+    rollouts = [model["rl"]["rollout"] for model in trained if "rl" in model]
     assert all(each == sampling[0] for each in sampling)
-    assert sampling[0]["guidance"] == 1
-    assert cells["none-guided-seed0"].recipe["model"]["kontext"]["sampling"]["guidance"] > 1
+    assert all(all(each[key] == value for key, value in sampling[0].items()) for each in rollouts)
+    own = recipes.resolve("pretrain/demo")["model"]["kontext"]["sampling"]
+    assert cells["none-guided-seed0"].recipe["model"]["kontext"]["sampling"] == own
+    assert own["guidance"] > sampling[0]["guidance"] == 1
+    assert own["steps"] > sampling[0]["steps"]
 
 
 @pytest.mark.parametrize("name", ["mixed-seed0", "edit-t2i-seed0"])

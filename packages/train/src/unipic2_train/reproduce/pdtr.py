@@ -7,11 +7,16 @@ out: the other order, both tasks in turn, and the same task twice, all at the co
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from unipic2_train import recipes
 from unipic2_train.reproduce.curves import read_curve
 from unipic2_train.reproduce.grid import Cell, Claim, Grid
-from unipic2_train.reproduce.reinforcement import digest, guidance_of, reinforce, score_guided, start, start_words
+from unipic2_train.reproduce.reinforcement import digest, own_sampling, reinforce, score_sampled, start, start_words
 from unipic2_train.reproduce.scoring import JUDGED, MEASURES, score_kontext
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["pdtr"]
 
@@ -29,10 +34,10 @@ def pdtr(preset: str, seeds: int, steps: int, samples: int) -> Grid:
         steps: N, iterations of one stage.
         samples: Test samples of each kind.
     """
-    guidance = guidance_of(preset)
+    own = own_sampling(preset)
     arms = {
         "none": "the start, not reinforced",
-        "none-guided": f"the start, sampled under guidance {guidance:g}, which nothing else here is",
+        "none-guided": f"the start, sampled as its own recipe does: {_words(own)}",
         "edit": f"{EDIT}, {steps} iterations",
         "t2i": f"{T2I}, {steps} iterations",
         "edit-t2i": f"PDTR: {EDIT}, then {T2I}, {steps} iterations each",
@@ -41,23 +46,23 @@ def pdtr(preset: str, seeds: int, steps: int, samples: int) -> Grid:
         "edit-edit": f"{EDIT} twice, {steps} iterations each",
         "t2i-t2i": f"{T2I} twice, {steps} iterations each",
     }
-    cells = [cell for seed in range(seeds) for cell in _cells(preset, seed, steps, guidance)]
+    cells = [cell for seed in range(seeds) for cell in _cells(preset, seed, steps, own)]
     settings = {"preset": preset, "steps": steps, "samples": samples, "recipes_sha256": digest(cells)}
     measures = MEASURES | JUDGED
     score = partial(score_kontext, samples=samples, measures=measures)
     title = "C4 and C5: reinforcement in stages"
-    text = _text(preset, steps, samples, guidance)
+    text = _text(preset, steps, samples, own)
     return Grid("pdtr", title, text, arms, measures, _claims(), cells, score, settings, curve=read_curve)
 
 
-def _cells(preset: str, seed: int, steps: int, guidance: float) -> list[Cell]:
+def _cells(preset: str, seed: int, steps: int, own: Mapping[str, Any]) -> list[Cell]:
     """Return the cells of one seed: the first stages are run once for all that go on from them."""
     none = start(preset, seed, "none")
     edit = reinforce("edit", none, ["edit"], preset, steps)
     t2i = reinforce("t2i", none, ["t2i"], preset, steps)
     return [
         none,
-        score_guided("none-guided", none, guidance),
+        score_sampled("none-guided", none, own),
         edit,
         t2i,
         reinforce("edit-t2i", edit, ["t2i"], preset, steps),
@@ -88,7 +93,7 @@ def _claims() -> list[Claim]:
         "mixed": "than after both tasks in turn",
         "edit-edit": "than after editing twice",
         "t2i-t2i": "than after text-to-image twice",
-        "none-guided": "than without reinforcement, under guidance",
+        "none-guided": "than without reinforcement, sampled as the start's recipe does",
     }
     claims += [
         Claim(name, f"is higher after PDTR {than}", f"{task}/exact", rival, "edit-t2i")
@@ -98,7 +103,8 @@ def _claims() -> list[Claim]:
     return claims
 
 
-def _text(preset: str, steps: int, samples: int, guidance: float) -> list[str]:
+def _text(preset: str, steps: int, samples: int, own: Mapping[str, Any]) -> list[str]:
+    sampling = recipes.resolve(f"edit-rl/{preset}")["model"]["kontext"]["sampling"]
     return [
         "Claim C4: reinforcing editing raises editing and does not lower text-to-image. Claim C5: reinforcing "
         "text-to-image after it raises text-to-image and does not lower editing. Each is shown if both of its lines "
@@ -113,7 +119,12 @@ def _text(preset: str, steps: int, samples: int, guidance: float) -> list[str]:
         *start_words(preset),
         f"Each model is scored on the same {samples} test samples of each task from the same noise, by detector B, "
         "which no reward uses: whole scenes that are exactly right, and the held-out judge, which is the reward's own "
-        "rule with detector B's eyes. Sampling is without guidance, as the policy is trained; the start under guidance "
-        f"{guidance:g}, which its own recipe samples with, is an arm of its own, since much of what reinforcement "
-        "without guidance learns could be had by guidance.",
+        f"rule with detector B's eyes. Sampling is that of the rollouts: {_words(sampling)}. The start as its own recipe "
+        f"samples it, {_words(own)}, is an arm of its own: much of what reinforcement learns could be had by guidance "
+        "and by more steps, at their price.",
     ]
+
+
+def _words(sampling: Mapping[str, Any]) -> str:
+    guidance = sampling["guidance"]
+    return f"{sampling['steps']} steps, " + ("no guidance" if guidance == 1 else f"guidance {guidance:g}")

@@ -16,7 +16,7 @@ from unipic2_train.reproduce.grid import Cell, short_recipe
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["EVALUATIONS", "digest", "guidance_of", "reinforce", "score_guided", "start", "start_words"]
+__all__ = ["EVALUATIONS", "digest", "own_sampling", "reinforce", "score_sampled", "start", "start_words"]
 
 STARTS = {"tiny": ("pretrain/demo", 700), "debug": ("pretrain/debug", 6)}
 """Recipe and steps of the start, by preset: as the demo's model, but trained for less long."""
@@ -64,14 +64,15 @@ def reinforce(
     return Cell(arm, parent.seed, stage, recipe, parent.arm)
 
 
-def score_guided(arm: str, parent: Cell, guidance: float) -> Cell:
-    """Return a cell that trains nothing: another cell's model, sampled under guidance."""
-    return Cell(arm, parent.seed, None, {"model": {"kontext": {"sampling": {"guidance": guidance}}}}, parent.arm)
+def score_sampled(arm: str, parent: Cell, sampling: Mapping[str, Any]) -> Cell:
+    """Return a cell that trains nothing: another cell's model, sampled with other settings."""
+    return Cell(arm, parent.seed, None, {"model": {"kontext": {"sampling": dict(sampling)}}}, parent.arm)
 
 
-def guidance_of(preset: str) -> float:
-    """Return the scale of guidance that the start's own recipe samples with."""
-    return float(recipes.resolve(_declared(preset)[0])["model"]["kontext"]["sampling"]["guidance"])
+def own_sampling(preset: str) -> dict[str, Any]:
+    """Return the settings that the start's own recipe samples with: steps and guidance."""
+    sampling = recipes.resolve(_declared(preset)[0])["model"]["kontext"]["sampling"]
+    return {"steps": int(sampling["steps"]), "guidance": float(sampling["guidance"])}
 
 
 def digest(cells: Sequence[Cell]) -> str:

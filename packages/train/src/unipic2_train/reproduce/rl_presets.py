@@ -8,7 +8,7 @@ from typing import Any
 from unipic2_train import recipes
 from unipic2_train.reproduce.curves import read_curve
 from unipic2_train.reproduce.grid import Cell, Claim, Grid, Pace
-from unipic2_train.reproduce.reinforcement import digest, guidance_of, reinforce, score_guided, start, start_words
+from unipic2_train.reproduce.reinforcement import digest, own_sampling, reinforce, score_sampled, start, start_words
 from unipic2_train.reproduce.scoring import JUDGED, MEASURES, score_kontext
 
 __all__ = ["rl_presets"]
@@ -28,7 +28,7 @@ def rl_presets(preset: str, seeds: int, steps: int, samples: int) -> Grid:
         steps: Iterations of every arm.
         samples: Test samples of each kind.
     """
-    guidance = guidance_of(preset)
+    guidance = own_sampling(preset)["guidance"]
     arms = {"none": "the start", "none-guided": f"the start under guidance {guidance:g}"}
     arms |= {
         f"{task}-{name}": f"{words}, layer `{layer}`, {steps} iterations"
@@ -56,7 +56,7 @@ def rl_presets(preset: str, seeds: int, steps: int, samples: int) -> Grid:
 
 def _cells(preset: str, seed: int, steps: int, guidance: float) -> list[Cell]:
     none = start(preset, seed, "none")
-    cells = [none, score_guided("none-guided", none, guidance)]
+    cells = [none, score_sampled("none-guided", none, {"guidance": guidance})]
     for task in TASKS:
         for name, layer in LAYERS.items():
             settings: dict[str, Any] = recipes.resolve(f"edit-rl/layers/{layer}")
