@@ -89,14 +89,24 @@ def test_where_nothing_is_frozen_there_is_nothing_to_prove():
     assert tags.tags == {}
 
 
+LISTED = """
+layers: [pretrain/debug]
+trainer:
+  callbacks:
+    - class_path: unipic2_train.callbacks.frozen.FrozenProofs
+    - class_path: unipic2_train.callbacks.export.ExportModel
+"""
+
+
 @pytest.mark.parametrize(
-    "recipe", ["pretrain/debug", "finetune/debug", "connector/debug", "edit-rl/debug", "vae/debug"]
+    "recipe", ["pretrain/debug", "finetune/debug", "connector/debug", "edit-rl/debug", "vae/debug", "pretrain/listed"]
 )
 def test_every_run_has_the_proofs_once_and_before_its_export(recipe, monkeypatch, tmp_path):
     """Whether or not its recipe lists them."""
     monkeypatch.chdir(tmp_path)
-    stage = recipe.split("/")[0]
-    words = _layered(stage, ["--config", recipe, "--trainer.logger", "false"])
+    (tmp_path / "listed.yaml").write_text(LISTED)
+    stage, name = recipe.split("/")
+    words = _layered(stage, ["--config", "listed.yaml" if name == "listed" else recipe, "--trainer.logger", "false"])
     command = runner.StageCLI(stage, STAGES[stage], words, build=False)
     command.run_record = Run(tmp_path / "run", stage)
     command.config_init = command.parser.instantiate_classes(command.config)

@@ -27,7 +27,6 @@ JOINT = {
     "transformer": {"model.train": "transformer"},
 }
 """Arms of the joint stage and what they change."""
-PROOFS = "unipic2_train.callbacks.frozen.FrozenProofs"
 EDIT, T2I = "editing", "text-to-image"
 
 
@@ -80,7 +79,6 @@ def _cells(preset: str, seed: int, steps: int) -> list[Cell]:
 
 def _kontext(preset: str, seed: int, steps: int, joint: dict[str, Any]) -> dict[str, Any]:
     """Return the recipe of Kontext trained on: start, optimiser, EMA and sampling are the joint arms'."""
-    callbacks = [callback for callback in joint["trainer"]["callbacks"] if callback["class_path"] != PROOFS]
     settings = {
         "model.kontext.checkpoint": joint["model"]["metaquery"]["checkpoint"],
         "model.kontext.init": "checkpoint",
@@ -88,7 +86,7 @@ def _kontext(preset: str, seed: int, steps: int, joint: dict[str, Any]) -> dict[
         "model.kontext.sampling": joint["model"]["metaquery"]["sampling"],
         "model.optimizer": joint["model"]["optimizer"],
         "data.global_batch": joint["data"]["global_batch"],
-        "trainer.callbacks": callbacks,
+        "trainer.callbacks": joint["trainer"]["callbacks"],
     }
     return short_recipe(f"pretrain/{preset}", steps, seed, settings)
 
