@@ -22,7 +22,7 @@ usage: lightning run pdtr [--preset NAME] [--algorithm NAME] [--checkpoint DIR] 
 Run edit-rl, and t2i-rl from the model that it exports (averaged, adapter merged). Other keys go to both stages.
 
   --preset NAME       recipe of both stages: tiny (default), sd35m, debug
-  --algorithm NAME    pdtr-faithful, pdtr-fast or nft (default: the recipe's, pdtr-fast)
+  --algorithm NAME    pdtr-faithful, pdtr-fast or nft (default: the recipe's; tiny: nft, others: pdtr-fast)
   --checkpoint DIR    model folder or hub id to start from (default: the recipe's)
   --run_dir DIR       folder for both runs (default: ./runs/pdtr-TIME)"""
 
