@@ -120,8 +120,8 @@ def _text(preset: str, steps: int, samples: int, own: Mapping[str, Any]) -> list
         f"Each model is scored on the same {samples} test samples of each task from the same noise, by detector B, "
         "which no reward uses: whole scenes that are exactly right, and the held-out judge, which is the reward's own "
         f"rule with detector B's eyes. Sampling is that of the rollouts: {_words(sampling)}. The start as its own "
-        f"recipe samples it, {_words(own)}, is an arm of its own: much of what reinforcement learns could be had by guidance "
-        "and by more steps, at their price.",
+        f"recipe samples it, {_words(own)}, is an arm of its own: much of what reinforcement learns could be had by "
+        "guidance and by more steps, at their price.",
     ]
 
 
