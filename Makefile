@@ -9,7 +9,7 @@ MANIFESTS := $(wildcard packages/*/pyproject.toml apps/pyproject.toml) requireme
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-gpu lint format doctor clean
+.PHONY: help install demo test test-slow test-heavy test-gpu lint format doctor clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -32,12 +32,15 @@ demo: install ## Make data, train on two cores and show a picture with scores (1
 
 test: install ## Run the fast tests (under 10 minutes on two cores)
 	@echo "test: the fast tests of all packages (under 10 minutes on two cores)"
-	@$(PYTEST) -n 2 -m "not slow and not gpu and not multigpu"
+	@$(PYTEST) -n 2 -m "not slow and not heavy and not gpu and not multigpu"
 
 # The longest files come first, in the order given, so that no core waits for the last of them.
 test-slow: install ## Run the slow tests: fresh environments, whole runs, two processes
-	@echo "test-slow: fresh environments, whole runs and two-process runs (about 16 minutes on two cores)"
-	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "slow and not gpu and not multigpu" tests apps packages
+	@echo "test-slow: fresh environments, whole runs and two-process runs (about 14 minutes on two cores)"
+	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "slow and not heavy and not gpu and not multigpu" tests apps packages
+
+test-heavy: install ## Run what takes minutes or downloads and seldom changes: the small preset, quantised weights
+	@$(PYTEST) -m "heavy and not gpu and not multigpu" tests
 
 test-gpu: install ## Run the tests that need a CUDA device
 	@$(PYTEST) -m "gpu or multigpu"

@@ -15,7 +15,7 @@ TESTED = {"packages/dit": "test_quantization.py", "packages/unified": "test_quan
 }
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.timeout(1800)
 def test_quantised_weights(fresh_environment, repository, tmp_path):
     checkout = tmp_path / "checkout"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 QUIET = ("--trainer.logger", "false")
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_small_preset_takes_two_steps(workshop):
     from unipic2_data.cli import shapes
 
