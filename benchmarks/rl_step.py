@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import sys
 import time
@@ -34,6 +33,7 @@ from unipic2_dit import sampling
 from unipic2_train import home, runner
 from unipic2_train.cli import STAGES, _layered
 from unipic2_train.kontext import Kontext
+from unipic2_train.reproduce.execute import hardware
 from unipic2_train.rewards.base import WeightedReward
 from unipic2_train.rewards.brightness import BrightnessReward
 from unipic2_train.rl.data import Iterations, _plan
@@ -133,7 +133,7 @@ def main() -> None:
         "question": "seconds per image of an iteration of reinforcement, and the ratio to its floor",
         "command": " ".join(["python", "benchmarks/rl_step.py", *sys.argv[1:]]),
         "date": datetime.now(UTC).date().isoformat(),
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.processor()}, one thread",
+        "device": hardware(),
         "precision": args.precision,
         "torch": torch.__version__,
         "layout": layout.words(stage.rl),
