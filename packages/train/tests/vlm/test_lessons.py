@@ -34,7 +34,9 @@ def test_a_lesson_depends_on_its_number_alone():
     assert lessons[0] != draw_lesson("train", 1, 0, SHARES, 3)
     kinds = Counter(lesson.kind for lesson in lessons)
     assert all(abs(count / 60 - SHARES[kind]) < 0.05 for kind, count in kinds.items())
-    assert all(len(lesson.turns) == 3 for lesson in lessons if lesson.kind == "talk")
+    talks = [[said for said, _ in lesson.turns] for lesson in lessons if lesson.kind == "talk"]
+    assert {len(said) for said in talks} == {1, 3}
+    assert all(said.index("Describe the picture.") == len(said) - 1 for said in talks), "no answer to copy from"
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])

@@ -39,7 +39,7 @@ class LessonShares:
     """Shares of the kinds of lessons, in sum 1; see ``unipic2_train.vlm.lessons``."""
 
     talk: float = 0.7
-    """Pictures with questions and captions."""
+    """Pictures with questions and a caption."""
     edit: float = 0.15
     """Pictures with an instruction; the answer is what the edit makes of them."""
     reading: float = 0.15
@@ -81,7 +81,7 @@ class LessonData(LightningDataModule):
     Args:
         size: Edge of the pictures, in pixels; a multiple of what one of the model's tokens sees.
         global_batch: Lessons per optimiser step, over all ranks and micro-batches.
-        turns: Questions, or requests for a caption, about one picture, at most; some pictures have only six.
+        turns: Questions about one picture, at most, and the request for its caption, which comes last.
         shares: How often each kind of lesson comes.
         seed: Seed of all draws.
         validation_samples: Lessons of a validation pass, over all ranks.
@@ -91,7 +91,7 @@ class LessonData(LightningDataModule):
         self,
         size: int = 32,
         global_batch: int = 32,
-        turns: int = 3,
+        turns: int = 2,
         shares: LessonShares | None = None,
         seed: int = 0,
         validation_samples: int = 128,

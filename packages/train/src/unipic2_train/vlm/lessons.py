@@ -3,7 +3,7 @@
 ========  ==========================================================  =========================================
 lesson    what it reads                                               answers
 ========  ==========================================================  =========================================
-talk      a picture and several turns: questions, and its caption     the option's text, or the caption
+talk      a picture and several turns: questions, then its caption    the option's text, or the caption
 edit      a picture and an instruction, as the queries' prompt        the caption of the edited picture
 reading   a prompt or instruction alone, as the queries' prompt       what it says, word by word
 ========  ==========================================================  =========================================
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Lesson", "draw_lesson", "question_lesson", "words"]
 
-CAPTION, DESCRIBE = "caption", "Describe the picture."
+DESCRIBE = "Describe the picture."
 ANSWERS = ("as many of both", "there are none", "more", "it", "objects")
 GOLDEN = 0.6180339887498949
 """Multiples of it, modulo 1, fill [0, 1) evenly: any few lessons in succession hold every kind."""
@@ -63,7 +63,7 @@ def draw_lesson(split: str, seed: int, index: int, shares: dict[str, float], num
         seed: Seed of the data.
         index: Number of the lesson.
         shares: Kind of lesson -> its share, in sum 1.
-        num_turns: Turns of a talk.
+        num_turns: Turns of a talk, the caption's included.
     """
     key = f"lesson-{seed}-{split}-{index:08d}"
     draws = Draws(keyed_rng(seed, key))
@@ -110,14 +110,17 @@ def _kind(position: float, shares: dict[str, float]) -> str:
 
 
 def _turns(scene: Scene, draws: Draws, number: int) -> tuple[tuple[str, str], ...]:
-    """Draw questions of different disciplines, with the request for a caption as one of them."""
-    turns = []
-    for discipline in draws.sample((*DISCIPLINES, CAPTION), len(DISCIPLINES) + 1):
-        if discipline == CAPTION:
-            turns.append((DESCRIBE, _caption(scene)))
-        elif question := draw_question(discipline, scene, draws):
-            turns.append((question.asked(), question.answer))
-    return tuple(turns[:number])
+    """Draw questions of different disciplines, then ask for the caption, so that no answer can copy from it.
+
+    A caption says more of a picture than any answer, in fewer tokens: the vision tower learns from it. One talk in four
+    is the caption alone, or nobody would ask for it first.
+    """
+    caption = (DESCRIBE, _caption(scene))
+    if draws.below(4) == 0:
+        return (caption,)
+    drawn = (draw_question(discipline, scene, draws) for discipline in draws.sample(DISCIPLINES, len(DISCIPLINES)))
+    questions = [(question.asked(), question.answer) for question in drawn if question]
+    return (*questions[: number - 1], caption)
 
 
 def _caption(scene: Scene) -> str:
