@@ -37,7 +37,7 @@ test: install ## Run the fast tests (under 10 minutes on two cores)
 # The longest files come first, in the order given, so that no core waits for the last of them.
 test-slow: install ## Run the slow tests: fresh environments, whole runs, two processes
 	@echo "test-slow: fresh environments, whole runs and two-process runs (about 14 minutes on two cores)"
-	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "slow and not heavy and not gpu and not multigpu" tests apps packages
+	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "slow and not gpu and not multigpu" tests apps packages
 
 test-heavy: install ## Run what takes minutes or downloads and seldom changes: the small preset, quantised weights
 	@$(PYTEST) -m "heavy and not gpu and not multigpu" tests

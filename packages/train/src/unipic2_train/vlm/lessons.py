@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from unipic2_data.randomness import keyed_rng
@@ -119,8 +120,8 @@ def _turns(scene: Scene, draws: Draws, number: int) -> tuple[tuple[str, str], ..
     if draws.below(4) == 0:
         return (caption,)
     drawn = (draw_question(discipline, scene, draws) for discipline in draws.sample(DISCIPLINES, len(DISCIPLINES)))
-    questions = [(question.asked(), question.answer) for question in drawn if question]
-    return (*questions[: number - 1], caption)
+    questions = ((question.asked(), question.answer) for question in drawn if question)
+    return (*islice(questions, number - 1), caption)  # drawn as far as they are asked
 
 
 def _caption(scene: Scene) -> str:
